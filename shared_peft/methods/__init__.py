@@ -1,0 +1,1 @@
+"""Adapter methods, one file each; importing the package registers them all."""

@@ -1,0 +1,19 @@
+"""What vision and imu_saga share in training: the one loop, the run folder, the metrics."""
+
+from shared_peft.training.loop import Batch, TrainConfig, TrainResult, epoch_order, train
+from shared_peft.training.metrics import Classification, score_classification
+from shared_peft.training.run import RunFolder, package_versions
+from shared_peft.training.trained import TrainedModel
+
+__all__ = [
+    "Batch",
+    "Classification",
+    "RunFolder",
+    "TrainConfig",
+    "TrainResult",
+    "TrainedModel",
+    "epoch_order",
+    "package_versions",
+    "score_classification",
+    "train",
+]

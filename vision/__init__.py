@@ -1,0 +1,1 @@
+"""Few-shot and full fine-tuning of ViTs and ConvNets with adapters."""
