@@ -1,1 +1,53 @@
-"""Adapters for any torch module, right for every layer type and merged without error."""
+"""Adapters for any torch module, right for every layer type and merged without error.
+
+Example:
+    >>> import torch
+    >>> from shared_peft import FloraConfig, get_peft_model
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, groups=4))
+    >>> model = get_peft_model(network, FloraConfig(r=2))
+    >>> model(torch.zeros(1, 3, 8, 8)).shape
+    torch.Size([1, 8, 4, 4])
+"""
+
+from shared_peft import layers, methods
+from shared_peft.budget import count_parameters, largest_rank
+from shared_peft.layer import AdapterLayer
+from shared_peft.layer_kind import LAYER_KINDS, LayerKind, WeightSlot
+from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, Factors, WeightSpec, make_config
+from shared_peft.methods.flora import FloraConfig
+from shared_peft.methods.lora import LoraConfig
+from shared_peft.methods.lora_tsd import LoraTsdConfig
+from shared_peft.model import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
+from shared_peft.status import LayerStatus
+
+__all__ = [
+    "LAYER_KINDS",
+    "METHODS",
+    "AdapterConfig",
+    "AdapterLayer",
+    "AdapterMethod",
+    "Factors",
+    "FloraConfig",
+    "LayerKind",
+    "LayerStatus",
+    "LoraConfig",
+    "LoraTsdConfig",
+    "PeftModel",
+    "WeightSlot",
+    "WeightSpec",
+    "count_parameters",
+    "get_peft_model",
+    "get_peft_model_state_dict",
+    "inject_adapter_in_model",
+    "largest_rank",
+    "layers",
+    "make_config",
+    "methods",
+    "set_peft_model_state_dict",
+]

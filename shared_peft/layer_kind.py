@@ -1,0 +1,95 @@
+"""The contract of a layer kind: which weights a layer has, in what layout, and how to run it with others."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from shared_peft.method import Factors
+from shared_peft.registry import Registry
+
+Category = Literal["linear", "conv", "embedding", "attention"]
+
+
+@dataclass(frozen=True)
+class WeightSlot:
+    """One adaptable weight inside a layer.
+
+    Args:
+        key: name of the slot, unique in its layer, without dots ("weight", "q").
+        parameter: name of the parameter inside the layer ("weight", "in_proj_weight", "out_proj.weight").
+        rows: the part of the parameter's first dimension that is this slot, (start, stop); None is all of it.
+        transposed: the parameter's first two dimensions are (in, out) rather than (out, in).
+        groups: number of groups of a convolution.
+    """
+
+    key: str
+    parameter: str
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
+    groups: int = 1
+
+    def read(self, parameter: Tensor) -> Tensor:
+        """Return the slot's weight as methods see it, (out, in / groups, *kernel), sharing memory."""
+        part = parameter if self.rows is None else parameter[self.rows[0] : self.rows[1]]
+        return part.transpose(0, 1) if self.transposed else part
+
+    def stored(self, change: Tensor) -> Tensor:
+        """Return a change in the layout of the stored parameter's rows."""
+        return change.transpose(0, 1) if self.transposed else change
+
+
+class LayerKind(ABC):
+    """How adapters meet one family of layers. Subclasses are final and register an instance in LAYER_KINDS."""
+
+    module_types: ClassVar[tuple[type[nn.Module], ...]]
+
+    @abstractmethod
+    def category(self, layer: nn.Module) -> Category:
+        """Return which target keyword covers the layer: "all-linear" (linear), "all-conv" (conv), or only "all"."""
+
+    @abstractmethod
+    def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
+        """Return the layer's adaptable weights."""
+
+    def refusal(self, layer: nn.Module) -> str | None:
+        """Return why this layer cannot be adapted, or None."""
+        return None
+
+    def run(
+        self, layer: nn.Module, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run the layer with other values for some parameters (the weight path)."""
+        return functional_call(layer, dict(weights), args, kwargs)
+
+    def is_plain(self, layer: nn.Module) -> bool:
+        """Tell whether the layer's forward is torch's own, one linear function of its one weight."""
+        return False
+
+    def runs_chain(self, layer: nn.Module) -> bool:
+        """Tell whether `run_chain` holds for this layer."""
+        return self.is_plain(layer)
+
+    def run_chain(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
+        """Return the change's output for input ``x``, without bias (the activation path)."""
+        raise AssertionError(f"{type(layer).__name__} has no activation path")
+
+    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
+        """Tell whether the chain beside the frozen layer costs less than building and using W + dW in training."""
+        return False
+
+
+LAYER_KINDS: Registry[LayerKind] = Registry("layer kind")
+
+
+def kind_of(layer: nn.Module) -> LayerKind | None:
+    """Return the kind that adapts ``layer``, or None."""
+    return next((kind for _, kind in LAYER_KINDS.items() if isinstance(layer, kind.module_types)), None)
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Tell whether anything hooks into the layer's forward."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)

@@ -1,0 +1,62 @@
+"""Convolutions in one, two and three dimensions, of any groups, stride, dilation, padding and padding mode."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
+from shared_peft.method import Factors
+
+_CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+
+class ConvKind(LayerKind):
+    """nn.Conv1d, nn.Conv2d, nn.Conv3d and their subclasses."""
+
+    module_types = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+    def category(self, layer: Any) -> Category:
+        """A 1x1 convolution without groups is a linear layer on every position."""
+        return "linear" if math.prod(layer.kernel_size) == 1 and layer.groups == 1 else "conv"
+
+    def slots(self, layer: Any) -> tuple[WeightSlot, ...]:
+        """One weight, (out, in / groups, *kernel)."""
+        return (WeightSlot("weight", "weight", groups=layer.groups),)
+
+    def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Call the convolution itself, padding mode included, where the layer is a plain one."""
+        if self.is_plain(layer) and not is_hooked(layer) and len(args) == 1 and not kwargs:
+            return layer._conv_forward(args[0], weights["weight"], layer.bias)
+        return super().run(layer, weights, args, kwargs)
+
+    def runs_chain(self, layer: Any) -> bool:
+        """Only for plain layers without groups: a grouped chain costs more than the grouped convolution."""
+        return layer.groups == 1 and self.is_plain(layer)
+
+    def is_plain(self, layer: nn.Module) -> bool:
+        """Only where forward is torch's own."""
+        own: Any = next(cls for cls in self.module_types if isinstance(layer, cls))
+        return type(layer).forward is own.forward and type(layer)._conv_forward is own._conv_forward  # type: ignore[attr-defined]
+
+    def run_chain(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
+        """Mix channels, convolve the reduced map with the core as the layer would, mix channels again."""
+        convolve, ones = _CONVOLVE[len(layer.kernel_size)], (1,) * len(layer.kernel_size)
+        if factors.in_factor is not None:
+            x = convolve(x, factors.in_factor.reshape(*factors.in_factor.shape, *ones))
+        x = layer._conv_forward(x, factors.core, None)
+        return convolve(x, factors.out_factor.reshape(*factors.out_factor.shape, *ones))
+
+    def chain_saves_work(self, layer: Any, x: Tensor, factors: Factors) -> bool:
+        """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""
+        before = x.numel() // layer.in_channels
+        after = before // math.prod(layer.stride)
+        chain = after * (factors.core.numel() + factors.out_factor.numel())
+        chain += 0 if factors.in_factor is None else before * factors.in_factor.numel()
+        weight = layer.weight.numel()
+        return 3 * chain < after * weight + 3 * factors.core.shape[0] * weight
+
+
+LAYER_KINDS.register("conv")(ConvKind())

@@ -1,0 +1,48 @@
+"""Embeddings: the weight is a table (entries x features), the transpose of a linear layer's."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot
+from shared_peft.method import Factors
+
+
+class EmbeddingKind(LayerKind):
+    """nn.Embedding; methods see (features, entries)."""
+
+    module_types = (nn.Embedding,)
+
+    def category(self, layer: nn.Module) -> Category:
+        """Covered by "all" only."""
+        return "embedding"
+
+    def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
+        """One weight, stored (entries, features)."""
+        return (WeightSlot("weight", "weight", transposed=True),)
+
+    def refusal(self, layer: Any) -> str | None:
+        """max_norm rewrites the frozen table in every forward; sparse gradients do not pass through W + dW."""
+        if layer.max_norm is not None:
+            return "max_norm rewrites the frozen table while it is used"
+        return "sparse gradients do not pass through a weight change" if layer.sparse else None
+
+    def is_plain(self, layer: nn.Module) -> bool:
+        """Only where forward is nn.Embedding's own."""
+        return type(layer).forward is nn.Embedding.forward
+
+    def run_chain(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
+        """Look the entries up in the small table, then map to features."""
+        table = factors.core if factors.in_factor is None else factors.in_factor
+        looked_up = functional.embedding(x, table.mT, padding_idx=layer.padding_idx)
+        if factors.in_factor is not None:
+            looked_up = functional.linear(looked_up, factors.core)
+        return functional.linear(looked_up, factors.out_factor)
+
+    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
+        """Looking up a few rows is always cheaper than building the whole table."""
+        return True
+
+
+LAYER_KINDS.register("embedding")(EmbeddingKind())

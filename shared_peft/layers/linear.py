@@ -1,0 +1,51 @@
+"""Linear layers: y = x W^T + b."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
+from shared_peft.method import Factors
+
+
+class LinearKind(LayerKind):
+    """nn.Linear and its subclasses."""
+
+    module_types = (nn.Linear,)
+
+    def category(self, layer: nn.Module) -> Category:
+        """Every linear layer is "linear"."""
+        return "linear"
+
+    def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
+        """One weight, (out, in)."""
+        return (WeightSlot("weight", "weight"),)
+
+    def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Call the linear function itself where the layer is a plain one."""
+        if self.is_plain(layer) and not is_hooked(layer) and len(args) == 1 and not kwargs:
+            return functional.linear(args[0], weights["weight"], layer.bias)
+        return super().run(layer, weights, args, kwargs)
+
+    def is_plain(self, layer: nn.Module) -> bool:
+        """Only where forward is nn.Linear's own."""
+        return type(layer).forward is nn.Linear.forward
+
+    def run_chain(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
+        """Apply in-factor, core and out-factor one after the other."""
+        if factors.in_factor is not None:
+            x = functional.linear(x, factors.in_factor)
+        return functional.linear(functional.linear(x, factors.core), factors.out_factor)
+
+    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
+        """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""
+        rows, weight = x.numel() // x.shape[-1], layer.weight.numel()  # type: ignore[union-attr, operator]
+        rank = factors.core.shape[0]
+        small = factors.core.numel() + factors.out_factor.numel()
+        small += 0 if factors.in_factor is None else factors.in_factor.numel()
+        return 3 * rows * small < rows * weight + 3 * rank * weight
+
+
+LAYER_KINDS.register("linear")(LinearKind())

@@ -1,0 +1,340 @@
+"""PeftModel: a model with named adapters that otherwise stays the model it was (names as in Hugging Face peft)."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared_peft import storage
+from shared_peft.errors import AdapterError
+from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
+from shared_peft.layer import AdapterLayer
+from shared_peft.method import AdapterConfig
+from shared_peft.saved_module import SavedModule
+from shared_peft.status import LayerStatus, layer_status
+
+
+class PeftModel(nn.Module):
+    """A model and its adapters. Attributes it does not have itself are the model's.
+
+    Frozen batch norms stay in evaluation mode, so that their running statistics cannot drift: the adapter file would
+    not hold them. A batch norm named in ``modules_to_save`` is trained and stored.
+
+    Args:
+        model: the model to adapt, changed in place.
+        config: the first adapter's configuration.
+        adapter_name: its name.
+        generator: source of the random initial values.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: AdapterConfig,
+        adapter_name: str = "default",
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        attach(model, config, adapter_name, generator=generator)
+        self.base_model = model
+        self.peft_config: dict[str, AdapterConfig] = {adapter_name: config}
+        self.training = model.training
+        self.set_adapter(adapter_name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model with its active adapters."""
+        return self.base_model(*args, **kwargs)
+
+    def get_base_model(self) -> nn.Module:
+        """Return the model the adapters sit in."""
+        return self.base_model
+
+    # adapters by name
+
+    def add_adapter(
+        self, adapter_name: str, config: AdapterConfig, *, generator: torch.Generator | None = None
+    ) -> None:
+        """Attach another adapter, inactive until `set_adapter`.
+
+        Raises:
+            AdapterError, TargetError, RankError: see `attach`; the model is then unchanged.
+        """
+        attach(self.base_model, config, adapter_name, generator=generator)
+        self.peft_config[adapter_name] = config
+        self.train(self.training)
+        self.set_adapter(self.active_adapters)
+
+    @property
+    def active_adapters(self) -> list[str]:
+        """Names of the adapters in use, whose changes add up."""
+        return list(self._active)
+
+    def set_adapter(self, adapter_name: str | Sequence[str]) -> None:
+        """Use these adapters and train them; all others are frozen.
+
+        Raises:
+            AdapterError: an unknown name, or the model is merged.
+        """
+        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
+        for name in names:
+            self._known(name)
+        self._refuse_merged("set_adapter")
+        self._active = names
+        for layer in self._layers():
+            layer.active = names
+            for name, methods in layer.adapters.items():
+                methods.requires_grad_(name in names)
+        for module in self._saved():
+            module.active = next((name for name in reversed(names) if name in module.copies), None)
+            for name, copy in module.copies.items():
+                copy.requires_grad_(name == module.active)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Remove an adapter; if it was the only active one, the first of the others becomes active.
+
+        Raises:
+            AdapterError: an unknown name, the last adapter, or the model is merged.
+        """
+        self._known(adapter_name)
+        self._refuse_merged("delete_adapter")
+        if len(self.peft_config) == 1:
+            fix = "Use unload() to get the plain model back"
+            raise AdapterError("delete_adapter", "must leave at least one adapter", repr(adapter_name), fix)
+        for holder in (*self._layers(), *self._saved()):
+            holder.remove(adapter_name)
+        del self.peft_config[adapter_name]
+        remaining = [name for name in self._active if name != adapter_name]
+        self.set_adapter(remaining or next(iter(self.peft_config)))
+
+    @contextlib.contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Answer as the base model does within the block."""
+        holders = (*self._layers(), *self._saved())
+        before = [holder.enabled for holder in holders]
+        merged = tuple(dict.fromkeys(name for layer in self._layers() for name in layer.merged))
+        self.unmerge_adapter()
+        for holder in holders:
+            holder.enabled = False
+        try:
+            yield
+        finally:
+            for holder, enabled in zip(holders, before, strict=True):
+                holder.enabled = enabled
+            if merged:
+                self.merge_adapter(merged)
+
+    # merging
+
+    def merge_adapter(self, adapter_names: Sequence[str] | None = None, *, safe_merge: bool = False) -> None:
+        """Write the changes into the base weights, which are kept aside to be restored bit for bit.
+
+        Args:
+            adapter_names: adapters to merge; by default the active ones.
+            safe_merge: refuse weights that are not finite.
+
+        Raises:
+            MergeError: merged already, or not finite with ``safe_merge``; nothing is then merged.
+        """
+        names = tuple(self._active if adapter_names is None else adapter_names)
+        for name in names:
+            self._known(name)
+        done: list[AdapterLayer] = []
+        try:
+            for layer in self._layers():
+                layer.merge(names, safe=safe_merge)
+                done.append(layer)
+        except Exception:
+            for layer in done:
+                layer.unmerge()
+            raise
+
+    def unmerge_adapter(self) -> None:
+        """Put the original base weights back, bit for bit; does nothing where nothing is merged."""
+        for layer in self._layers():
+            layer.unmerge()
+
+    def merge_and_unload(self, *, safe_merge: bool = False) -> nn.Module:
+        """Return the plain model with the active adapters' changes in its weights; this PeftModel is used up."""
+        if not any(layer.merged for layer in self._layers()):
+            self.merge_adapter(safe_merge=safe_merge)
+        return detach(self.base_model)
+
+    def unload(self) -> nn.Module:
+        """Return the plain model without the adapters; modules trained in full keep their trained copy."""
+        self.unmerge_adapter()
+        return detach(self.base_model)
+
+    # training
+
+    def update_and_allocate(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Let methods whose training has phases move on; call it after every optimiser step.
+
+        Args:
+            step: optimiser steps done so far.
+            optimizer: the optimiser, whose state is dropped for parameters that a phase change restarts.
+        """
+        restarted = [parameter for layer in self._layers() for parameter in layer.update_and_allocate(step)]
+        if optimizer is not None:
+            for parameter in restarted:
+                optimizer.state.pop(parameter, None)
+
+    def train(self, mode: bool = True) -> "PeftModel":  # noqa: FBT001, FBT002  (torch's own signature)
+        """Switch between training and evaluation; frozen batch norms stay in evaluation."""
+        super().train(mode)
+        for module in self.base_model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_frozen(module):
+                module.eval()
+        return self
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """Return the numbers of trainable and of all parameters."""
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters are trained, in Hugging Face peft's words."""
+        trained, total = self.get_nb_trainable_parameters()
+        share = 100 * trained / total
+        sys.stdout.write(f"trainable params: {trained:,d} || all params: {total:,d} || trainable%: {share:.4f}\n")
+
+    def get_layer_status(self) -> list[LayerStatus]:
+        """Return one row for each adapted layer: adapters, parameters, path, merged or not."""
+        return [layer_status(name, layer) for name, layer in adapter_layers(self.base_model)]
+
+    # storage
+
+    def save_pretrained(self, directory: str | Path, adapter_name: str | None = None) -> None:
+        """Write adapter_model.safetensors and adapter_config.json of one adapter (by default the first active one)."""
+        name = adapter_name or self._active[0]
+        self._known(name)
+        storage.save(self.base_model, self.peft_config[name], name, Path(directory))
+
+    def load_adapter(self, directory: str | Path, adapter_name: str) -> None:
+        """Attach an adapter from a folder, inactive until `set_adapter`.
+
+        Raises:
+            CheckpointError: files that are missing, damaged, or do not fit; the model is then unchanged.
+        """
+        self.peft_config[adapter_name] = storage.load(self.base_model, Path(directory), adapter_name)
+        self.train(self.training)
+        self.set_adapter(self.active_adapters)
+
+    @classmethod
+    def from_pretrained(cls, model: nn.Module, directory: str | Path, adapter_name: str = "default") -> "PeftModel":
+        """Return ``model`` with the adapter stored in a folder, active; the model is changed in place.
+
+        Raises:
+            CheckpointError: files that are missing, damaged, or do not fit; the model is then unchanged.
+        """
+        peft_model = cls.__new__(cls)
+        nn.Module.__init__(peft_model)
+        config = storage.load(model, Path(directory), adapter_name)
+        peft_model.base_model = model
+        peft_model.peft_config = {adapter_name: config}
+        peft_model.training = model.training
+        peft_model.set_adapter(adapter_name)
+        return peft_model.train(model.training)
+
+    # inside
+
+    def _layers(self) -> list[AdapterLayer]:
+        return [layer for _, layer in adapter_layers(self.base_model)]
+
+    def _saved(self) -> list[SavedModule]:
+        return [module for _, module in saved_modules(self.base_model)]
+
+    def _known(self, name: str) -> None:
+        if name not in self.peft_config:
+            must = f"must be one of {', '.join(self.peft_config)}"
+            raise AdapterError("adapter_name", must, repr(name), "Add or load it first")
+
+    def _refuse_merged(self, action: str) -> None:
+        if any(layer.merged for layer in self._layers()):
+            raise AdapterError(action, "needs an unmerged model", "merged weights", "Call unmerge_adapter first")
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer as the model would."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "base_model" not in self.__dict__.get("_modules", {}):
+                raise
+        return getattr(self.base_model, name)
+
+
+def get_peft_model(
+    model: nn.Module,
+    config: AdapterConfig,
+    adapter_name: str = "default",
+    *,
+    generator: torch.Generator | None = None,
+) -> PeftModel:
+    """Return ``model`` with a new adapter, active and trainable; everything else is frozen.
+
+    Args:
+        model: any torch module; changed in place.
+        config: LoraConfig, FloraConfig, LoraTsdConfig, ...
+        adapter_name: name of the adapter.
+        generator: source of the random initial values; None uses torch's global one.
+
+    Returns:
+        A PeftModel that answers exactly as ``model`` did until it is trained.
+
+    Raises:
+        TargetError: no layer matches, or one cannot be adapted.
+        RankError: a rank that a layer's weight cannot have.
+
+    Example:
+        >>> import torch
+        >>> from shared_peft import LoraConfig, get_peft_model
+        >>> model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(8, 4)), LoraConfig(r=2))
+        >>> model.print_trainable_parameters()
+        trainable params: 24 || all params: 60 || trainable%: 40.0000
+    """
+    return PeftModel(model, config, adapter_name, generator=generator)
+
+
+def inject_adapter_in_model(
+    config: AdapterConfig, model: nn.Module, adapter_name: str = "default", *, generator: torch.Generator | None = None
+) -> nn.Module:
+    """Attach and activate an adapter, returning the model itself instead of a PeftModel."""
+    PeftModel(model, config, adapter_name, generator=generator)
+    return model
+
+
+def get_peft_model_state_dict(model: nn.Module, adapter_name: str = "default") -> dict[str, torch.Tensor]:
+    """Return one adapter's tensors under the names of its file.
+
+    Raises:
+        AdapterError: no such adapter.
+    """
+    return storage.adapter_state(_inner(model), adapter_name)
+
+
+def set_peft_model_state_dict(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], adapter_name: str = "default"
+) -> None:
+    """Put tensors from `get_peft_model_state_dict` into an attached adapter.
+
+    Raises:
+        AdapterError: no such adapter.
+        CheckpointError: names or shapes that do not fit; the model is then unchanged.
+    """
+    storage.fill(_inner(model), tensors, adapter_name, "state dict")
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    inner = model.base_model if isinstance(model, PeftModel) else model
+    assert isinstance(inner, nn.Module)
+    if not adapter_names(inner):
+        raise AdapterError("model", "must carry an adapter", "none", "Call get_peft_model first")
+    return inner
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
