@@ -1,0 +1,121 @@
+"""The contract of an encoder: windows in SI units in, tokens out; the network's own scaling lives inside."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared_peft.config import from_json
+from shared_peft.errors import DataError
+from shared_peft.registry import Registry
+
+STANDARD_GRAVITY = 9.80665  # [m/s^2]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What one window looks like.
+
+    Args:
+        channels: channel names in order; acc_* in [m/s^2], gyro_* in [rad/s].
+        rate_hz: sampling rate [Hz].
+        samples: samples in a window.
+    """
+
+    channels: tuple[str, ...]
+    rate_hz: float
+    samples: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration of a window [s]."""
+        return self.samples / self.rate_hz
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of every channel."""
+        return tuple({"acc": "m/s^2", "gyro": "rad/s"}.get(name.split("_")[0], "SI") for name in self.channels)
+
+
+class Encoder(nn.Module, ABC):
+    """Windows to tokens. Subclasses are final and register themselves in ENCODERS.
+
+    Args:
+        spec: the windows that will come.
+        slots: the channels the network has weights for; ``spec.channels`` fill theirs, the others stay 0.
+        width: size of a token.
+    """
+
+    config_class: ClassVar[type]
+    citation: ClassVar[str]
+    gravity: ClassVar[float] = STANDARD_GRAVITY
+    spec: InputSpec
+    slots: tuple[str, ...]
+    width: int
+    placement: Tensor
+    columns: Tensor
+
+    def __init__(self, spec: InputSpec, slots: tuple[str, ...], width: int) -> None:
+        super().__init__()
+        unknown = [name for name in spec.channels if name not in slots]
+        if unknown or not spec.channels:
+            must = f"channels must be among {', '.join(slots)}"
+            raise DataError(f"encoder {type(self).__name__}", must, list(spec.channels), "Select those channels")
+        self.spec, self.slots, self.width = spec, slots, width
+        columns = torch.tensor([slots.index(name) for name in spec.channels])
+        placement = torch.zeros(len(spec.channels), len(slots))
+        for row, name in enumerate(spec.channels):
+            placement[row, slots.index(name)] = 1 / self.gravity if name.startswith("acc") else 1.0
+        self.register_buffer("placement", placement, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens, shape (windows, tokens, width), of windows in SI, shape (windows, samples, channels)."""
+
+    @abstractmethod
+    def make_decoder(self) -> nn.Module:
+        """Return a new network from tokens to samples in the network's units, shape (windows, samples, slots)."""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return ``x`` in the network's units and slots: shape (windows, samples, channels) to (..., slots).
+
+        Raises:
+            DataError: windows of another length or other channels than the encoder was built for.
+        """
+        expected = (self.spec.samples, len(self.spec.channels))
+        if x.ndim != 3 or tuple(x.shape[1:]) != expected:
+            must = f"windows must be (windows, {expected[0]} samples, {expected[1]} channels)"
+            fix = f"Resample to {self.spec.rate_hz:g} Hz and cut windows of {self.spec.seconds:g} s"
+            raise DataError(f"encoder {type(self).__name__}", must, tuple(x.shape), fix)
+        return x @ self.placement
+
+    @classmethod
+    def convert(cls, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a published checkpoint under the names "encoder.*" and "decoder.*"; ours has them already."""
+        return dict(tensors)
+
+
+ENCODERS: Registry[type[Encoder]] = Registry("encoder")
+
+
+def build_encoder(name: str, spec: InputSpec, options: Mapping[str, Any] | None = None) -> Encoder:
+    """Return a freshly initialised encoder.
+
+    Args:
+        name: a name from ENCODERS.
+        spec: the windows that will come.
+        options: fields of the encoder's own configuration.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        ConfigError: no such option.
+        DataError: windows the encoder cannot read.
+    """
+    import imu_saga.encoders  # noqa: F401, PLC0415  (the entries import this file)
+
+    kind = ENCODERS.get(name)
+    return kind(spec, from_json(kind.config_class, options or {}, f"encoder {name}"))  # type: ignore[call-arg]
