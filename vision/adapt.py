@@ -1,0 +1,119 @@
+"""What a method trains: the whole model, its head alone, or an adapter beside its head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared_peft.errors import ConfigError, UnknownNameError
+from vision.backbones.family import Backbone
+
+FULL, PROBE = "full", "probe"
+AfterStep = Callable[[int, torch.optim.Optimizer], None]
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A model with its trainable parameters chosen.
+
+    Args:
+        model: what to call and train; a PeftModel where ``peft`` is set.
+        body: trainable parameters outside the head.
+        head: the head's parameters.
+        peft: the model again, typed as a PeftModel, where the method is an adapter.
+        train_statistics: let BatchNorm and dropout work as in training; off keeps the whole model in eval mode but
+            for the adapter's own dropout.
+    """
+
+    model: nn.Module
+    body: list[nn.Parameter]
+    head: list[nn.Parameter]
+    peft: Any = None
+    train_statistics: bool = False
+
+    @property
+    def after_step(self) -> AfterStep | None:
+        """What the adapter must be told after every optimiser step; None without an adapter."""
+        return None if self.peft is None else self.peft.update_and_allocate
+
+    def enter_training(self) -> None:
+        """Put every module in the mode this method trains in; called before every step."""
+        self.model.train()
+        if not self.train_statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001  (the only common base)
+                    module.eval()
+
+
+def method_names() -> tuple[str, ...]:
+    """Return every method: "full", "probe" and the registered adapters."""
+    from shared_peft import METHODS  # noqa: PLC0415
+
+    return (FULL, PROBE, *METHODS.names())
+
+
+def check_method(method: str) -> None:
+    """Raise UnknownNameError, listing the methods, unless ``method`` is one."""
+    if method not in method_names():
+        must = f"method must be one of {', '.join(method_names())}"
+        raise UnknownNameError("--method", must, repr(method), "Correct the name")
+
+
+def adapt(
+    backbone: Backbone, method: str, fields: Mapping[str, Any], *, budget: int | None = None, seed: int = 0
+) -> Trainee:
+    """Choose what is trained.
+
+    Args:
+        backbone: the model; it is changed in place.
+        method: one of `method_names`.
+        fields: fields of the adapter's config; `target_modules` is "all" unless given, and the head is excluded.
+        budget: largest number of adapter parameters (the head not counted); sets the rank.
+        seed: of the adapter's initial weights.
+
+    Returns:
+        The model, ready to train.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigError: a field the method does not have, or a budget where there is nothing to choose.
+        TargetError: no layer matches, or one that cannot be adapted.
+    """
+    check_method(method)
+    if method in (FULL, PROBE):
+        if fields or budget is not None:
+            got = ", ".join(fields) or f"budget {budget}"
+            fix = "Choose an adapter method, or drop them"
+            raise ConfigError(f"method {method!r}", "takes no adapter fields and no budget", got, fix)
+        return _without_adapter(backbone, train_all=method == FULL)
+    from shared_peft import get_peft_model, largest_rank, make_config  # noqa: PLC0415
+
+    given = {"target_modules": "all", **fields}
+    excluded = [*backbone.head, *(given.pop("exclude_modules", None) or ())]
+    config = make_config(method, **given, exclude_modules=excluded, modules_to_save=list(backbone.head))
+    if budget is not None:
+        config = largest_rank(backbone.model, config, budget)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft = get_peft_model(backbone.model, config)
+    body, head = _split_head(peft, backbone.head)
+    return Trainee(peft, body, head, peft=peft)
+
+
+def _without_adapter(backbone: Backbone, *, train_all: bool) -> Trainee:
+    backbone.model.requires_grad_(train_all)
+    for name in backbone.head:
+        backbone.model.get_submodule(name).requires_grad_(True)
+    body, head = _split_head(backbone.model, backbone.head)
+    return Trainee(backbone.model, body, head, train_statistics=train_all)
+
+
+def _split_head(model: nn.Module, head: tuple[str, ...]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the trainable parameters outside and inside the head, whatever wraps them."""
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[any(f".{part}." in f".{name}" for part in head)].append(parameter)
+    return groups

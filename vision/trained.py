@@ -1,0 +1,136 @@
+"""A vision run folder: how a trained model is written, and read back for evaluation, prediction and export.
+
+model.json (architecture, method, classes, preprocessing), model.safetensors (the base model with its trained head and
+no adapter; the tuned model itself where no adapter was used), adapter/ (as `PeftModel.save_pretrained` writes it),
+examples.safetensors (a few real inputs), results.json.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared_peft.config import from_json, to_json
+from shared_peft.errors import RunError
+from shared_peft.training import RunFolder, TrainedModel
+from shared_peft.weights import load_checked, read_tensors, write_tensors
+from vision.adapt import Trainee
+from vision.backbones.build import build_from_spec
+from vision.backbones.family import Backbone, BackboneSpec, DataConfig
+from vision.transforms import describe_preprocessing
+
+EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What model.json holds.
+
+    Args:
+        spec: the architecture.
+        method: "full", "probe" or an adapter method.
+        classes: class names in the order of the logits.
+        data: what the model expects of an image.
+        head: names of the modules that make the logits.
+        preprocessing: the same as ``data``, spelled out for other programs.
+        seed: of the run.
+    """
+
+    spec: BackboneSpec
+    method: str
+    classes: tuple[str, ...]
+    data: DataConfig
+    head: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    seed: int
+
+
+def save_model(
+    folder: RunFolder, backbone: Backbone, trainee: Trainee, classes: tuple[str, ...], *, method: str, seed: int
+) -> None:
+    """Write the trained model; an adapter is written apart and then taken off the model.
+
+    Args:
+        folder: the run folder.
+        backbone: what the model was built from.
+        trainee: the trained model; its adapter is unloaded by this call.
+        classes: class names in the order of the logits.
+        method: what trained it.
+        seed: of the run.
+    """
+    base: nn.Module = trainee.model
+    if trainee.peft is not None:
+        trainee.peft.save_pretrained(folder.path / "adapter")
+        base = trainee.peft.unload()
+    write_tensors(folder.path / "model.safetensors", base.state_dict())
+    preprocessing = describe_preprocessing(backbone.data)
+    described = RunDescription(backbone.spec, method, classes, backbone.data, backbone.head, preprocessing, seed)
+    folder.write("model.json", to_json(described))
+
+
+def save_examples(folder: RunFolder, images: torch.Tensor) -> None:
+    """Write a few preprocessed inputs, shape (n, channels, size, size)."""
+    write_tensors(folder.path / "examples.safetensors", {"image": images[:EXAMPLES]})
+
+
+def read_description(path: Path) -> RunDescription:
+    """Return what a run folder says about its model.
+
+    Raises:
+        RunError: no vision run there, or one that has not finished.
+        ConfigError: a damaged model.json.
+    """
+    folder = RunFolder(path)
+    folder.describe("vision")
+    return from_json(RunDescription, folder.read("model.json"), str(path / "model.json"))
+
+
+def load_model(path: Path, description: RunDescription) -> nn.Module:
+    """Return the trained model of a run in eval mode, a PeftModel where the run used an adapter.
+
+    Raises:
+        RunError: weights are missing.
+        CheckpointError: weights that do not fit the architecture.
+    """
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(weights, "must have been written by the run", "no such file", "Let the run finish first")
+    model = build_from_spec(description.spec).model
+    load_checked(model, read_tensors(weights), weights)
+    if (path / "adapter").is_dir():
+        from shared_peft import PeftModel  # noqa: PLC0415
+
+        return PeftModel.from_pretrained(model, path / "adapter").eval()
+    return model.eval()
+
+
+def load_run(path: Path) -> TrainedModel:
+    """Read a finished run, for an exporter, an evaluator or a server.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The model in eval mode with all that is needed to feed it.
+
+    Raises:
+        RunError: no vision run there, or one that has not finished.
+        CheckpointError: weights that do not fit the architecture.
+    """
+    description = read_description(path)
+    folder, data = RunFolder(path), description.data
+    examples = read_tensors(path / "examples.safetensors")
+    return TrainedModel(
+        kind="vision",
+        model=load_model(path, description),
+        build_base=lambda: build_from_spec(description.spec).model,
+        input_name="image",
+        input_shape=(data.channels, data.size, data.size),
+        classes=description.classes,
+        preprocessing=description.preprocessing,
+        examples=examples["image"],
+        scores=folder.read("results.json"),
+        details={"backbone": description.spec.name, "method": description.method, "seed": description.seed},
+    )

@@ -1,0 +1,185 @@
+"""From images to a model's input: resize and crop once on uint8, then augment and normalise by the batch."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional
+
+from shared_peft.errors import DataError
+from vision.backbones.family import DataConfig
+from vision.datasets.labelled import LabelledImages
+from vision.torchvision_ops import declare_missing_operators
+
+Augment = Literal["none", "shift", "light"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images at the model's size, in memory.
+
+    Args:
+        values: uint8, shape (images, channels, size, size).
+        labels: class indices, shape (images,).
+        names: one per image.
+        skipped: the errors of images left out because they could not be read.
+    """
+
+    values: torch.Tensor
+    labels: torch.Tensor
+    names: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
+    """Convert an image to the model's channels, resize its shorter side and crop the centre.
+
+    Args:
+        image: uint8, shape (1 or 3, height, width).
+        data: what the model expects.
+
+    Returns:
+        uint8, shape (channels, size, size).
+    """
+    declare_missing_operators()
+    from torchvision.transforms.v2 import InterpolationMode  # noqa: PLC0415  (slow to import)
+    from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415
+
+    if image.shape[0] != data.channels:
+        image = ops.rgb_to_grayscale(image) if data.channels == 1 else image[:1].expand(data.channels, -1, -1)
+    shorter = round(data.size / data.crop_fraction)
+    if tuple(image.shape[1:]) != (shorter, shorter):
+        mode = InterpolationMode(data.interpolation)
+        image = ops.resize(image, [shorter], interpolation=mode, antialias=True)
+    return ops.center_crop(image, [data.size, data.size]).contiguous()
+
+
+def load_pixels(
+    images: LabelledImages, data: DataConfig, *, skip_broken: bool = False, progress: str | None = None
+) -> Pixels:
+    """Decode images and fit them to the model's size.
+
+    Args:
+        images: what to read.
+        data: what the model expects.
+        skip_broken: leave unreadable images out and list them; else the first one is an error.
+        progress: label of a progress bar; None shows none.
+
+    Returns:
+        The images in the order of ``images``.
+
+    Raises:
+        DataError: an unreadable image, or none left.
+    """
+
+    def load(row: int) -> torch.Tensor | DataError:
+        try:
+            return fit_image(images.read(row), data)
+        except DataError as error:
+            if skip_broken:
+                return error
+            raise
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        loaded = list(_with_progress(pool.map(load, range(len(images))), progress, len(images)))
+    good = [row for row, value in enumerate(loaded) if isinstance(value, torch.Tensor)]
+    if not good:
+        raise DataError("images", "at least one must be readable", f"none of {len(images)}", "Check the files")
+    return Pixels(
+        values=torch.stack([value for value in loaded if isinstance(value, torch.Tensor)]),
+        labels=images.labels[good],
+        names=tuple(images.names[row] for row in good),
+        skipped=tuple(str(value) for value in loaded if isinstance(value, DataError)),
+    )
+
+
+def normalise(values: torch.Tensor, data: DataConfig) -> torch.Tensor:
+    """Scale pixels to [0, 1], subtract the mean and divide by the standard deviation of each channel.
+
+    Args:
+        values: uint8, shape (images, channels, size, size).
+        data: what the model expects.
+
+    Returns:
+        float32, the same shape.
+    """
+    mean, std = (torch.tensor(v, device=values.device)[None, :, None, None] for v in (data.mean, data.std))
+    return (values.float() / 255 - mean) / std
+
+
+def augment(values: torch.Tensor, preset: Augment, generator: torch.Generator) -> torch.Tensor:
+    """Change a batch of training images at random.
+
+    Args:
+        values: uint8, shape (images, channels, size, size).
+        preset: "none"; "shift" moves each image by up to an eighth of its size (edges repeat by reflection); "light"
+            also mirrors half of them left to right.
+        generator: the only source of randomness.
+
+    Returns:
+        uint8, the same shape.
+    """
+    if preset == "none":
+        return values
+    count, size = len(values), values.shape[-1]
+    reach = max(1, size // 8)
+    padded = functional.pad(values.float(), (reach,) * 4, mode="reflect").to(values.dtype)
+    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
+    rows, columns = top + torch.arange(size), left + torch.arange(size)
+    if preset == "light":
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    image = torch.arange(count)[:, None, None, None]
+    channel = torch.arange(values.shape[1])[None, :, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def make_batches(
+    pixels: Pixels, data: DataConfig, batch_size: int, preset: Augment, seed: int
+) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
+    """Return batch number -> (inputs, labels), a pure function of the number and the seed.
+
+    Args:
+        pixels: the training images.
+        data: what the model expects.
+        batch_size: images a batch; fewer images make one smaller batch.
+        preset: see `augment`.
+        seed: of the order and of the augmentation.
+    """
+    from shared_peft.training import epoch_order  # noqa: PLC0415
+
+    def batch(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = epoch_order(len(pixels.labels), batch_size, index, seed)
+        generator = torch.Generator().manual_seed((seed * 9_176_213 + index) % 2**63)
+        return normalise(augment(pixels.values[rows], preset, generator), data), pixels.labels[rows]
+
+    return batch
+
+
+def describe_preprocessing(data: DataConfig) -> dict[str, Any]:
+    """Return what must happen to an image file before the model sees it, as plain JSON values."""
+    return {
+        "input": "uint8 image, EXIF orientation applied, transparency on white",
+        "colour": "grey" if data.channels == 1 else "RGB",
+        "channels": data.channels,
+        "height_px": data.size,
+        "width_px": data.size,
+        "resize_shorter_side_px": round(data.size / data.crop_fraction),
+        "interpolation": data.interpolation,
+        "antialias": True,
+        "crop": "centre",
+        "scale": 1 / 255,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "layout": "NCHW",
+    }
+
+
+def _with_progress(values: Any, label: str | None, total: int) -> Any:
+    if label is None:
+        return values
+    from tqdm import tqdm  # noqa: PLC0415
+
+    return tqdm(values, total=total, desc=label, unit="image", dynamic_ncols=True, mininterval=0.5)
