@@ -1,0 +1,183 @@
+"""Write a bundle: export, measure, pass the gates, then appear under its name, whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deploy.card import model_card
+from deploy.golden import write_golden
+from deploy.local_paths import refuse_local_paths, without_paths
+from deploy.manifest import (
+    CARD,
+    PARITY,
+    SCHEMA_VERSION,
+    InputEntry,
+    Manifest,
+    describe_files,
+    verify_bundle,
+    write_manifest,
+)
+from deploy.parity import (
+    TOLERANCE,
+    ParityReport,
+    WeightsParity,
+    check_graph,
+    check_weights,
+    compare_answers,
+    compare_graphs,
+)
+from deploy.program import export_program, merged_copy
+from deploy.randomise import randomised_copy
+from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
+from shared_peft.atomic import write_json, write_text
+from shared_peft.config import to_json
+from shared_peft.errors import ExportError
+from shared_peft.training import TrainedModel, package_versions
+
+DEFAULT_OPSET = 20
+_SEED = 20
+
+
+def export_model(
+    trained: TrainedModel,
+    out: Path,
+    *,
+    target: str = "onnx",
+    opset: int = DEFAULT_OPSET,
+    secrets: tuple[Path, ...] = (),
+    report: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Export a trained model as a bundle.
+
+    Args:
+        trained: what a run gave; left as it is.
+        out: the bundle's folder; must not exist.
+        target: name of a registered export target.
+        opset: ONNX operator set version; 18 to 20 is what phones know.
+        secrets: paths that no file may hold, besides those of this machine.
+        report: is told each step in one line.
+
+    Returns:
+        The bundle's manifest.
+
+    Raises:
+        ExportError: a gate failed, named with its number; no bundle is left.
+        MissingPackageError: the target needs a package that is not installed.
+    """
+    chosen = EXPORT_TARGETS.get(target)()
+    chosen.check_packages()
+    _check_trained(trained)
+    with _appearing(out) as folder:
+        written = _write_model(trained, chosen, folder, opset)
+        report(f"wrote {chosen.file_name}: {written.nodes} nodes, opset {written.opset}")
+        parity = _measure(trained, chosen, folder, written)
+        report(f"parity: {_worst(parity.trained):.2e} trained, {_worst(parity.randomised):.2e} randomised weights")
+        write_json(folder / PARITY, to_json(parity))
+        write_golden(folder, trained.model, trained.examples)
+        manifest = _describe(trained, target, chosen, folder, written, parity)
+        write_manifest(folder, manifest)
+        refuse_local_paths(sorted(folder.iterdir()), (*secrets, out.absolute(), folder))
+        verify_bundle(folder)
+    return manifest
+
+
+def _check_trained(trained: TrainedModel) -> None:
+    shape = tuple(trained.examples.shape)
+    if len(trained.examples) == 0 or shape[1:] != tuple(trained.input_shape):
+        must = f"examples must have shape (n, {', '.join(map(str, trained.input_shape))}) with n of 1 or more"
+        raise ExportError(trained.kind, must, shape, "Keep a few real inputs with the run")
+    if trained.model.training:
+        raise ExportError(trained.kind, "the model must be in eval mode", "training mode", "Call model.eval() first")
+    with torch.no_grad():
+        logits = trained.model(trained.examples[:1])
+    if tuple(logits.shape) != (1, len(trained.classes)):
+        must = f"logits must have shape (1, {len(trained.classes)}), one a class"
+        raise ExportError(trained.kind, must, tuple(logits.shape), "Name as many classes as the head has")
+
+
+def _write_model(trained: TrainedModel, target: ExportTarget, folder: Path, opset: int) -> Written:
+    program = export_program(merged_copy(trained.model), trained.input_shape)
+    return target.write(program, folder / target.file_name, input_name=trained.input_name, opset=opset)
+
+
+def _measure(trained: TrainedModel, target: ExportTarget, folder: Path, written: Written) -> ParityReport:
+    """Compare the written file, the unadapted architecture and a randomised twin; the first gate to fail ends it."""
+    examples = trained.examples
+
+    def write(model: nn.Module, path: Path) -> Written:
+        program = export_program(model, trained.input_shape)
+        return target.write(program, path, input_name=trained.input_name, opset=written.opset)
+
+    measured = compare_answers(trained.model, target.open(folder / target.file_name, threads=1), examples, "trained")
+    check_weights(measured)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, target.file_name)
+        generator = torch.Generator().manual_seed(_SEED)
+        base = write(randomised_copy(trained.build_base(), examples, generator=generator), path)
+        graph = compare_graphs(written.operations, base.operations)
+        check_graph(graph)
+        twin = randomised_copy(trained.model, examples, generator=generator)
+        write(merged_copy(twin), path)
+        randomised = compare_answers(twin, target.open(path, threads=1), examples, "randomised")
+        check_weights(randomised)
+    return ParityReport(TOLERANCE, measured, randomised, graph)
+
+
+def _worst(measured: WeightsParity) -> float:
+    return max(row.max_abs_difference for row in measured.batches)
+
+
+def _describe(
+    trained: TrainedModel, name: str, target: ExportTarget, folder: Path, written: Written, parity: ParityReport
+) -> Manifest:
+    def described(files: dict[str, Any]) -> Manifest:
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            kind=trained.kind,
+            task="classification",
+            target=name,
+            model_file=target.file_name,
+            input=InputEntry(trained.input_name, tuple(trained.input_shape)),
+            output_name=OUTPUT_NAME,
+            classes=tuple(trained.classes),
+            preprocessing=without_paths(trained.preprocessing),
+            opset=written.opset,
+            nodes=written.nodes,
+            parity={
+                "max_abs_difference_trained": _worst(parity.trained),
+                "max_abs_difference_randomised": _worst(parity.randomised),
+                "top1_agreement": min(row.top1_agreement for row in parity.trained.batches),
+                "nodes_more_than_base": float(parity.graph.nodes - parity.graph.base_nodes),
+            },
+            scores=without_paths(trained.scores),
+            details=without_paths(trained.details),
+            versions=package_versions(),
+            files=files,
+        )
+
+    write_text(folder / CARD, model_card(described({})))
+    return described(describe_files(folder))
+
+
+@contextlib.contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``out``; rename it onto ``out`` if the block succeeds, remove it otherwise."""
+    if out.exists() or out.is_symlink():
+        raise ExportError(out, "must be a new folder", "something that exists", "Choose another --out, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        yield folder
+        mask = os.umask(0)
+        os.umask(mask)
+        folder.chmod(0o777 & ~mask)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""README.md of a bundle: the model card, written from the manifest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS, Manifest
+
+_RUN = """\
+```python
+from pathlib import Path
+from deploy import BundleRunner
+
+runner = BundleRunner(Path("."))
+for answer in runner.predict(inputs):  # float32, shape {shape}
+    answer.label, answer.probability
+```
+"""
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the model card of a bundle as Markdown."""
+    shape = f"(batch, {', '.join(map(str, manifest.input.shape))})"
+    backbone = manifest.details.get("backbone", manifest.kind)
+    method = manifest.details.get("method")
+    title = f"# {backbone}" + (f", adapted with {method} and merged" if method else "")
+    adapted = "The adapter is merged into the weights: the graph is the base model's, node for node."
+    sections = [
+        f"{title}\n\nClassification into {len(manifest.classes)} classes. {adapted}",
+        _section("Classes", ", ".join(f"`{name}`" for name in manifest.classes)),
+        _section(
+            "Input and output",
+            f"Input `{manifest.input.name}`, {manifest.input.dtype}, {shape}; any batch of 1 or more.\n"
+            f"Output `{manifest.output_name}`, float32, (batch, {len(manifest.classes)}): logits in class order.",
+        ),
+        _section("Preprocessing", _table(manifest.preprocessing, ("step", "value"))),
+        _section("Scores of the run", _table(manifest.scores, ("score", "value"))),
+        _section("Parity with PyTorch", _table(manifest.parity, ("measure", "value"))),
+        _section("How it was trained", _table(manifest.details, ("detail", "value"))),
+        _section("Files", _files(manifest)),
+        _section("Run it", _RUN.format(shape=shape)),
+        _section("Versions", _table(manifest.versions, ("package", "version"))),
+    ]
+    return "\n\n".join(sections).rstrip() + "\n"
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body.rstrip() or 'Not recorded.'}"
+
+
+def _files(manifest: Manifest) -> str:
+    roles = {
+        manifest.model_file: f"the model, {manifest.nodes} nodes, opset {manifest.opset}",
+        MANIFEST: "all of this for programs",
+        GOLDEN: "inputs and the logits expected",
+        PARITY: "the whole parity report",
+        SUMS: "hashes: `sha256sum -c SHA256SUMS`",
+    }
+    return _table(roles, ("file", "holds"))
+
+
+def _table(values: Mapping[str, Any], head: tuple[str, str]) -> str:
+    if not values:
+        return ""
+    rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    elif isinstance(value, (list, tuple)):
+        text = ", ".join(map(_cell, value))
+    else:
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,38 @@
+"""`python -m deploy check BUNDLE`: verify hashes, run the golden sample."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from deploy.commands.say import say
+from deploy.runtime import BundleRunner
+from shared_peft.command import Command
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Options of `check`."""
+
+    bundle: Positional[Path]
+    """Folder of a bundle."""
+
+
+def check(config: CheckConfig) -> None:
+    """Verify a bundle's files and run its golden sample."""
+    runner = BundleRunner(config.bundle)
+    say(f"{len(runner.manifest.files) + 1} files: sizes and hashes as listed")
+    golden = runner.check_golden()
+    say(
+        f"golden sample: {golden.rows} rows, max |difference| {golden.max_abs_difference:.2e}, "
+        f"top-1 agreement {100 * golden.top1_agreement:.0f} %"
+    )
+
+
+CHECK = Command(
+    "check",
+    CheckConfig,
+    check,
+    "Verify a bundle's hashes and run its golden sample.",
+    "python -m deploy check runs/bundle",
+)

@@ -1,0 +1,50 @@
+"""The golden sample: inputs with the logits PyTorch gave, to test a bundle wherever it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import nn
+
+from deploy.manifest import GOLDEN, BundleError, Manifest
+from shared_peft.weights import write_tensors
+
+_LARGEST_SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """Inputs, shape (n, *input_shape), and the expected logits, shape (n, classes); float32."""
+
+    inputs: np.ndarray
+    logits: np.ndarray
+
+
+def write_golden(folder: Path, model: nn.Module, examples: torch.Tensor) -> None:
+    """Write up to 8 examples with the logits of ``model`` (adapted, eval mode) into ``folder``."""
+    inputs = examples[:_LARGEST_SAMPLE].cpu().float()
+    with torch.no_grad():
+        write_tensors(folder / GOLDEN, {"inputs": inputs, "logits": model(inputs).float()})
+
+
+def read_golden(bundle: Path, manifest: Manifest) -> GoldenSample:
+    """Read a bundle's golden sample.
+
+    Raises:
+        BundleError: it cannot be read, or its shapes are not the manifest's.
+    """
+    path = bundle / GOLDEN
+    fix = "Export the run again"
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(path, "must be a safetensors file", str(error), fix) from error
+    rows = len(tensors["inputs"]) if "inputs" in tensors else 0
+    expected = {"inputs": (rows, *manifest.input.shape), "logits": (rows, len(manifest.classes))}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if rows == 0 or found != expected:
+        raise BundleError(path, f"must hold {expected}", found, fix)
+    return GoldenSample(tensors["inputs"], tensors["logits"])

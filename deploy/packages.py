@@ -1,0 +1,33 @@
+"""Optional packages, imported when first needed; a missing one names the extra that brings it."""
+
+import importlib
+from types import ModuleType
+
+from shared_peft.errors import MissingPackageError
+
+
+def load_package(name: str, where: str, *, extra: str = "deploy") -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        name: its import name.
+        where: what needs it, for the error message.
+        extra: the extra of this distribution that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingPackageError: it is not installed.
+
+    Example:
+        >>> load_package("json", "an example").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        fix = f'Run: pip install "saga-peft[{extra}]"'
+        raise MissingPackageError(
+            where, f"needs the package {name}", f"{type(error).__name__}: {error}", fix
+        ) from error

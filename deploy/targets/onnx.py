@@ -1,0 +1,143 @@
+"""ONNX: one file with its weights inside, dynamic batch, no trace of the machine that wrote it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from deploy.packages import load_package
+from deploy.program import quiet_export
+from deploy.session import open_session
+from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
+from shared_peft.atomic import replacing
+from shared_peft.errors import ExportError
+
+_BATCH = "batch"
+
+
+@EXPORT_TARGETS.register("onnx")
+class OnnxTarget(ExportTarget):
+    """One .onnx file, run by onnxruntime."""
+
+    file_name = "model.onnx"
+
+    def check_packages(self) -> None:
+        """Raise MissingPackageError where onnx, onnxscript or onnxruntime is not installed."""
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            load_package(name, "export target onnx")
+
+    def write(self, program: ExportedProgram, path: Path, *, input_name: str, opset: int) -> Written:
+        """Write ``program`` as ONNX; see `ExportTarget.write`."""
+        self.check_packages()
+        model = _convert(program, input_name, opset)
+        _check_opset(model, opset)
+        _strip(model)
+        _name_batch(model)
+        _check(model)
+        with replacing(path) as temporary:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+        return Written(opset, Counter(node.op_type for node in _all_nodes(model)))
+
+    def open(self, path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        """Return onnxruntime's answer as a function; see `ExportTarget.open`."""
+        session = open_session(path, threads=threads)
+        name = session.get_inputs()[0].name
+        return lambda inputs: session.run(None, {name: np.ascontiguousarray(inputs, dtype=np.float32)})[0]
+
+
+def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:
+    """Return the ONNX ModelProto of ``program``.
+
+    ``external_data=False``: the default always writes a second file, which phones' and browsers' loaders miss.
+    """
+    try:
+        with quiet_export():
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                external_data=False,
+                input_names=[input_name],
+                output_names=[OUTPUT_NAME],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = _cause(error)
+        fix = "Replace the operation, or export without it"
+        raise ExportError("export target onnx", "every operation must have an ONNX form", reason, fix) from error
+    if converted is None:
+        raise ExportError("export target onnx", "must return a program", "nothing", "Report the model's architecture")
+    return converted.model_proto
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of the innermost cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _check_opset(model: Any, opset: int) -> None:
+    """Refuse a file whose operator set is not the one asked for: the exporter raises low requests silently."""
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written.get("") != opset:
+        fix = "Ask for --opset 18, 19 or 20"
+        raise ExportError("--opset", f"the exporter writes opset {written.get('')} here", opset, fix)
+    if set(written) != {""}:
+        domains = ", ".join(sorted(domain for domain in written if domain))
+        raise ExportError("model.onnx", "must use standard operators only", f"domains {domains}", "Replace the layers")
+
+
+def _strip(model: Any) -> None:
+    """Remove what the exporter adds for debugging: stack traces with local paths, doc strings, inferred shapes."""
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    model.producer_name, model.producer_version = "saga-peft", ""
+    for graph in _graphs(model.graph):
+        for name in ("metadata_props", "doc_string", "value_info", "quantization_annotation"):
+            graph.ClearField(name)
+        for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+            item.ClearField("doc_string")
+            item.ClearField("metadata_props")
+
+
+def _name_batch(model: Any) -> None:
+    """Give the free first dimension one readable name; a batch that was baked in is an error."""
+    for value in (*model.graph.input, *model.graph.output):
+        shape = value.type.tensor_type.shape.dim
+        free = [dim for dim in shape if dim.dim_param]
+        if not shape or not shape[0].dim_param or len(free) != 1:
+            sizes = [dim.dim_param or dim.dim_value for dim in shape]
+            fix = "Write the model so that no shape depends on the batch's size"
+            raise ExportError(value.name, "the first dimension alone must be free", sizes, fix)
+        shape[0].dim_param = _BATCH
+
+
+def _check(model: Any) -> None:
+    onnx = load_package("onnx", "export target onnx")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ExportError(
+            "model.onnx", "must pass the ONNX checker", reason, "Report the model's architecture"
+        ) from error
+    if model.ByteSize() >= 1 << 31:
+        raise ExportError("model.onnx", "must be under 2 GiB", model.ByteSize(), "Choose a smaller backbone")
+
+
+def _graphs(graph: Any) -> Iterable[Any]:
+    """Yield a graph and the graphs inside its nodes (If, Loop, Scan)."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
+                yield from _graphs(inner)
+
+
+def _all_nodes(model: Any) -> Iterable[Any]:
+    return (node for graph in _graphs(model.graph) for node in graph.node)
