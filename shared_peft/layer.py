@@ -99,6 +99,8 @@ class AdapterLayer(nn.Module):
         kind, layer = self.kind, self.base_layer
         if self.path == "weight" or len(args) != 1 or kwargs:
             return False
+        if torch.compiler.is_exporting():
+            return False  # W + dW folds into a constant, and no choice may depend on a symbolic size
         methods = [method for name in active for _, method in self.methods(name)]
         if self.training and any(method.dropout for method in methods):
             return True

@@ -46,15 +46,15 @@ def resolve_targets(model: nn.Module, config: AdapterConfig) -> dict[str, nn.Mod
     candidates = _candidates(model, config.modules_to_save or ())
     pattern = config.target_modules
     keyword = isinstance(pattern, str) and pattern in _KEYWORDS
+    if keyword:  # an attention module stands for the projections inside it, adapted or excluded
+        outer = [name for name, layer in candidates.items() if isinstance(layer, nn.MultiheadAttention)]
+        candidates = {n: layer for n, layer in candidates.items() if not any(n.startswith(f"{o}.") for o in outer)}
     chosen = {
         name: layer
         for name, layer in candidates.items()
         if (_by_keyword(layer, str(pattern)) if keyword else matches(name, pattern))
         and not (config.exclude_modules and _excluded(name, layer, config.exclude_modules))
     }
-    if keyword:
-        outer = [name for name, layer in chosen.items() if isinstance(layer, nn.MultiheadAttention)]
-        chosen = {name: layer for name, layer in chosen.items() if not any(name.startswith(f"{o}.") for o in outer)}
     if not chosen:
         raise TargetError("target_modules", "must match at least one layer", repr(pattern), _suggestion(candidates))
     for name, layer in chosen.items():

@@ -1,4 +1,4 @@
-"""Classification scores: accuracy, macro-F1, per-class F1 and the confusion matrix (torchmetrics)."""
+"""Classification scores: accuracy, macro-F1, per-class F1 and the confusion matrix."""
 
 from dataclasses import dataclass
 
@@ -44,19 +44,16 @@ def score_classification(predicted: torch.Tensor, labels: torch.Tensor, n_classe
         >>> score_classification(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0]), 2).accuracy
         0.75
     """
-    from torchmetrics.functional.classification import (  # noqa: PLC0415  (slow to import)
-        multiclass_confusion_matrix,
-        multiclass_f1_score,
-    )
-
     if labels.numel() == 0:
         raise DataError("evaluation", "there must be at least one sample", 0, "Check the split")
-    predicted, labels = predicted.cpu(), labels.cpu()
-    count = max(n_classes, 2)
+    cells = labels.cpu().long() * n_classes + predicted.cpu().long()
+    confusion = torch.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
+    right, occurrences = confusion.diagonal().double(), (confusion.sum(0) + confusion.sum(1)).double()
+    per_class = torch.where(occurrences > 0, 2 * right / occurrences.clamp_min(1), 0.0)  # 2 TP / (2 TP + FP + FN)
     return Classification(
-        accuracy=float((predicted == labels).double().mean()),
-        macro_f1=float(multiclass_f1_score(predicted, labels, num_classes=count, average="macro")),
-        per_class_f1=multiclass_f1_score(predicted, labels, num_classes=count, average="none").tolist()[:n_classes],
-        confusion=multiclass_confusion_matrix(predicted, labels, num_classes=count)[:n_classes, :n_classes].tolist(),
+        accuracy=float(right.sum() / labels.numel()),
+        macro_f1=float(per_class[occurrences > 0].mean()),
+        per_class_f1=per_class.tolist(),
+        confusion=confusion.tolist(),
         count=labels.numel(),
     )
