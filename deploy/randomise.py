@@ -27,7 +27,7 @@ def randomised_copy(model: nn.Module, examples: torch.Tensor, *, generator: torc
     """
     twin = copy.deepcopy(model).cpu().float()
     for parameter in twin.parameters():
-        spread = max(float(parameter.std(unbiased=False)), _least_spread(parameter))
+        spread = max(float(parameter.detach().std(unbiased=False)), _least_spread(parameter))
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.copy_(parameter.mean() + spread * noise)
     _measure_statistics(twin, examples.cpu().float(), generator)

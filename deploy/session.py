@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from deploy.manifest import BundleError
 from deploy.packages import load_package
-from shared_peft.errors import ExportError
 
 _ERRORS_ONLY = 3
 
@@ -21,7 +21,7 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        ExportError: the file cannot be loaded.
+        BundleError: the file cannot be loaded.
     """
     onnxruntime = load_package("onnxruntime", "running an ONNX file")
     options = onnxruntime.SessionOptions()
@@ -31,6 +31,6 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise ExportError(
+        raise BundleError(
             path.name, "must be an ONNX file that onnxruntime loads", reason, "Export it again"
         ) from error

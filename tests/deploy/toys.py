@@ -33,7 +33,7 @@ class SequenceNet(nn.Module):
         self.stem = nn.Conv1d(6, 16, 4, stride=4)
         self.position = nn.Parameter(torch.randn(1, 6, 16) * 0.02)
         layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
         self.norm = nn.LayerNorm(16)
         self.head = nn.Linear(16, len(CLASSES))
