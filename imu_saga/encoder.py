@@ -47,6 +47,8 @@ class Encoder(nn.Module, ABC):
         spec: the windows that will come.
         slots: the channels the network has weights for; ``spec.channels`` fill theirs, the others stay 0.
         width: size of a token.
+
+    ``config`` holds the options with everything derived from the windows written out: it rebuilds the same weights.
     """
 
     config_class: ClassVar[type]
@@ -55,16 +57,17 @@ class Encoder(nn.Module, ABC):
     spec: InputSpec
     slots: tuple[str, ...]
     width: int
+    config: Any
     placement: Tensor
     columns: Tensor
 
-    def __init__(self, spec: InputSpec, slots: tuple[str, ...], width: int) -> None:
+    def __init__(self, spec: InputSpec, slots: tuple[str, ...], width: int, config: Any) -> None:
         super().__init__()
         unknown = [name for name in spec.channels if name not in slots]
         if unknown or not spec.channels:
             must = f"channels must be among {', '.join(slots)}"
             raise DataError(f"encoder {type(self).__name__}", must, list(spec.channels), "Select those channels")
-        self.spec, self.slots, self.width = spec, slots, width
+        self.spec, self.slots, self.width, self.config = spec, slots, width, config
         columns = torch.tensor([slots.index(name) for name in spec.channels])
         placement = torch.zeros(len(spec.channels), len(slots))
         for row, name in enumerate(spec.channels):

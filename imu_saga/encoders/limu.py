@@ -35,7 +35,7 @@ class LimuEncoder(Encoder):
             must = f"windows must be {SAMPLES} samples of 6 channels at {RATE_HZ:g} Hz"
             got = f"{spec.samples} of {len(spec.channels)} at {spec.rate_hz:g} Hz"
             raise DataError("encoder limu", must, got, "Use --rate-hz 20 --seconds 6, or the saga encoder")
-        super().__init__(spec, IMU_CHANNELS, WIDTH)
+        super().__init__(spec, IMU_CHANNELS, WIDTH, LimuConfig())
         self.embed = nn.Linear(6, WIDTH)
         self.position = nn.Embedding(SAMPLES, WIDTH)
         self.embed_norm = nn.LayerNorm(WIDTH, eps=EPSILON)

@@ -1,7 +1,7 @@
 """The saga encoder (ours): convolution stem, pre-norm attention blocks, positions in seconds, any rate and channels."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -50,8 +50,10 @@ class SagaEncoder(Encoder):
 
     def __init__(self, spec: InputSpec, config: SagaConfig | None = None) -> None:
         config = config or SagaConfig()
-        super().__init__(spec, config.slots or spec.channels, config.width)
-        self.patch = config.patch or max(2, 2 * round(spec.samples / (2 * TOKENS)))
+        patch = config.patch or max(2, 2 * round(spec.samples / (2 * TOKENS)))
+        config = replace(config, patch=patch, slots=config.slots or spec.channels)
+        super().__init__(spec, config.slots, config.width, config)
+        self.patch = config.patch
         half, width = self.patch // 2, config.width
         self.stem_in = nn.Conv1d(len(self.slots), width // 2, 2 * half + 1, stride=half, padding=half)
         self.stem_out = nn.Conv1d(width // 2, width, 5, stride=2, padding=2)

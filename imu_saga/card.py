@@ -1,0 +1,90 @@
+"""model.json: what a stored imu_saga network is, enough to build it again and to feed it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from shared_peft.config import from_json, loads_json, to_json
+from shared_peft.errors import CheckpointError, RunError
+from shared_peft.weights import load_checked, read_tensors
+
+CARD, WEIGHTS = "model.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Architecture and input of a stored network.
+
+    Args:
+        encoder: name in ENCODERS.
+        options: fields of the encoder's configuration.
+        input: channels, rate and samples of a window, SI units.
+        classes: class names; empty for a pre-trained encoder.
+    """
+
+    encoder: str
+    input: InputSpec
+    options: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values: the card, and units and scale for whoever feeds the network without us."""
+        return {**to_json(self), "units": list(self.input.units), "scale_inside": True, "seconds": self.input.seconds}
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read model.json of a run folder.
+
+    Raises:
+        RunError: the folder has none.
+        ConfigError: it is damaged.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise RunError(folder, f"must hold {CARD}", "no such file", "Point at a finished pretrain or finetune run")
+    values = loads_json(path.read_bytes(), str(path))
+    if not isinstance(values, Mapping):
+        raise RunError(path, "must be an object", type(values).__name__, "Run again")
+    derived = ("units", "scale_inside", "seconds")
+    return from_json(ModelCard, {key: value for key, value in values.items() if key not in derived}, str(path))
+
+
+def card_of(name: str, encoder: Encoder, classes: tuple[str, ...] = ()) -> ModelCard:
+    """Return the card of an encoder built under ``name``."""
+    return ModelCard(name, encoder.spec, to_json(encoder.config), classes)
+
+
+def load_encoder(
+    checkpoint: Path, encoder: str, options: Mapping[str, Any], spec: InputSpec
+) -> tuple[str, Encoder, dict[str, Tensor]]:
+    """Build an encoder and fill it from a pre-training run, or from a published weight file.
+
+    Args:
+        checkpoint: a run folder of `pretrain`, or a weight file (LIMU-BERT's for the encoder "limu").
+        encoder: name of the encoder; of a run folder the run's own is used.
+        options: options of the encoder; of a run folder the run's own are used.
+        spec: the windows that will come; they must have the checkpoint's rate, and channels it has weights for.
+
+    Returns:
+        The encoder's name, the encoder, and the decoder's stored weights (empty if there are none).
+
+    Raises:
+        CheckpointError: a checkpoint of another model or sampling rate.
+    """
+    file = checkpoint
+    if checkpoint.is_dir():
+        card = read_card(checkpoint)
+        if abs(card.input.rate_hz - spec.rate_hz) > 1e-6 * spec.rate_hz:
+            must = f"windows must have the checkpoint's rate of {card.input.rate_hz:g} Hz"
+            raise CheckpointError(checkpoint, must, f"{spec.rate_hz:g} Hz", f"Use --rate-hz {card.input.rate_hz:g}")
+        encoder, options, file = card.encoder, card.options, checkpoint / WEIGHTS
+    built = build_encoder(encoder, spec, options)
+    tensors = type(built).convert(read_tensors(file))
+    kept = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
+    load_checked(built, kept or tensors, file)
+    decoder = {name.removeprefix("decoder."): t for name, t in tensors.items() if name.startswith("decoder.")}
+    return encoder, built, decoder

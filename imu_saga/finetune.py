@@ -1,0 +1,196 @@
+"""Few-label fine-tuning of an encoder: in full, head only, from scratch, or with any adapter of shared_peft."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from imu_saga.augment import jitter_and_scale, random_rotations, rotate
+from imu_saga.card import load_encoder
+from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.heads import Classifier
+from imu_saga.windows import WindowSet
+from shared_peft import METHODS, PeftModel, get_peft_model, make_config
+from shared_peft.errors import ConfigError, DataError, UnknownNameError
+from shared_peft.training import Batch, RunFolder, TrainConfig, train
+
+PLAIN_METHODS = ("full", "head", "scratch")
+HEAD = "head"
+
+
+def method_names() -> tuple[str, ...]:
+    """Return what ``method`` may be: full, head, scratch and every registered adapter method."""
+    return (*PLAIN_METHODS, *METHODS.names())
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How to fine-tune.
+
+    Args:
+        method: "full", "head", "scratch" (full, nothing pre-trained) or an adapter method such as "lora_tsd".
+        encoder: name in ENCODERS; of a checkpoint that is a run folder the run's own is used.
+        r: rank of an adapter.
+        lora_alpha: scale of an adapter that has one is lora_alpha / r.
+        steps: optimiser steps.
+        batch_size: windows a step, drawn evenly from the classes.
+        learning_rate: peak learning rate; 0 chooses one for the method.
+        weight_decay: decoupled weight decay.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        rotation_deg: largest random rotation of the device [degrees]; 0 for none.
+        jitter: strength of random scale and noise; 0 for none.
+        seed: seed of head, adapter, order and augmentation.
+    """
+
+    method: str = "full"
+    encoder: str = "saga"
+    r: int = 8
+    lora_alpha: float = 16.0
+    steps: int = 300
+    batch_size: int = 64
+    learning_rate: float = 0.0
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    rotation_deg: float = 15.0
+    jitter: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in method_names():
+            must = f"method must be one of {', '.join(method_names())}"
+            raise UnknownNameError("finetune", must, repr(self.method), "Correct the name")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError("finetune label_smoothing", "must be in [0, 1)", self.label_smoothing, "Use 0.1")
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate given, or the method's own."""
+        return self.learning_rate or {"full": 5e-4, "scratch": 1e-3, "head": 5e-3}.get(self.method, 2e-3)
+
+
+def build_classifier(
+    spec: InputSpec, n_classes: int, config: FinetuneConfig, checkpoint: Path | None
+) -> tuple[str, Classifier]:
+    """Build a classifier, its encoder filled from ``checkpoint`` unless the method is "scratch".
+
+    Returns:
+        The encoder's name and the classifier.
+
+    Raises:
+        ConfigError: a method that needs a checkpoint without one, or "scratch" with one that is no run folder.
+        CheckpointError: a checkpoint of another model or rate.
+    """
+    torch.manual_seed(config.seed)
+    if config.method == "scratch":
+        return config.encoder, Classifier(build_encoder(config.encoder, spec), n_classes)
+    if checkpoint is None:
+        fix = "Give --checkpoint RUN, or use --method scratch"
+        raise ConfigError("finetune", f"method {config.method} must start from a checkpoint", "none", fix)
+    name, encoder, _ = load_encoder(checkpoint, config.encoder, {}, spec)
+    return name, Classifier(encoder, n_classes)
+
+
+def attach_method(classifier: Classifier, config: FinetuneConfig) -> nn.Module:
+    """Freeze what ``config.method`` freezes; return the PeftModel of an adapter method, else the classifier."""
+    if config.method in ("full", "scratch"):
+        return classifier.requires_grad_(True)
+    classifier.requires_grad_(False)
+    if config.method == "head":
+        classifier.head.requires_grad_(True)
+        return classifier
+    fields: dict[str, Any] = {"r": config.r, "target_modules": "all", "modules_to_save": [HEAD]}
+    fields["exclude_modules"] = [HEAD, "position"]
+    known = METHODS.get(config.method).config_class.__dataclass_fields__
+    if "lora_alpha" in known:
+        fields["lora_alpha"] = config.lora_alpha
+    if "warmup_steps" in known:
+        fields["warmup_steps"] = max(1, config.steps // 4)
+    generator = torch.Generator().manual_seed(config.seed)
+    return get_peft_model(classifier, make_config(config.method, **fields), generator=generator)
+
+
+def finetune(
+    windows: WindowSet,
+    config: FinetuneConfig,
+    *,
+    checkpoint: Path | None = None,
+    folder: RunFolder | None = None,
+    resume: bool = False,
+    progress: str | None = None,
+) -> tuple[str, nn.Module]:
+    """Train a classifier on labelled windows.
+
+    Args:
+        windows: the few labelled windows; unlabelled ones are left out.
+        config: see FinetuneConfig.
+        checkpoint: pre-training run folder or published weight file.
+        folder: where metrics and checkpoints go.
+        resume: go on from ``folder``'s checkpoint.
+        progress: label of the progress bar; None shows none.
+
+    Returns:
+        The encoder's name, and the trained model in eval mode: a PeftModel if the method is an adapter.
+
+    Raises:
+        DataError: fewer than 2 classes with a label.
+    """
+    windows = windows.subset(windows.labels >= 0)
+    if len(np.unique(windows.labels)) < 2:
+        must = "labelled windows must cover at least 2 classes"
+        raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
+    spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1])
+    name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
+    model = attach_method(classifier, config)
+    training = TrainConfig(
+        steps=config.steps,
+        learning_rate=config.peak_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, config.steps // 10),
+        checkpoint_every=max(1, config.steps // 4) if folder else 0,
+        seed=config.seed,
+    )
+
+    def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        x, labels = batch
+        return functional.cross_entropy(network(x), labels, label_smoothing=config.label_smoothing), {}
+
+    after_step = model.update_and_allocate if isinstance(model, PeftModel) else None
+    batches = balanced_batches(windows, config)
+    train(model, objective, batches, training, folder=folder, resume=resume, after_step=after_step, progress=progress)
+    return name, model.eval()
+
+
+def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[int], list[Tensor]]:
+    """Return the batch function: augmented windows and labels, classes evenly drawn, a pure function of the index."""
+    x, labels = torch.from_numpy(windows.x), torch.from_numpy(windows.labels)
+    rows_of = [(labels == index).nonzero().squeeze(1) for index in labels.unique()]
+
+    def batch(index: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed((config.seed * 2_147_483_659 + index) % 2**63)
+        first = int(torch.randint(len(rows_of), (1,), generator=generator))
+        rows = []
+        for place, member in enumerate(rows_of):
+            share = len(range((place - first) % len(rows_of), config.batch_size, len(rows_of)))
+            rows.append(member[torch.randint(len(member), (share,), generator=generator)])
+        chosen = torch.cat(rows)
+        drawn = x[chosen]
+        if config.rotation_deg > 0:
+            drawn = rotate(drawn, random_rotations(len(drawn), config.rotation_deg, generator), windows.channels)
+        if config.jitter > 0:
+            drawn = jitter_and_scale(drawn, config.jitter, generator)
+        return [drawn, labels[chosen]]
+
+    return batch
+
+
+@torch.no_grad()
+def predict_probabilities(model: nn.Module, x: np.ndarray, batch_size: int = 512) -> Tensor:
+    """Return class probabilities, shape (windows, classes), of windows in SI, shape (windows, samples, channels)."""
+    model.eval()
+    parts = [model(torch.from_numpy(x[start : start + batch_size])) for start in range(0, len(x), batch_size)]
+    return torch.cat(parts).softmax(1)

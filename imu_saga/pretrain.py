@@ -1,0 +1,179 @@
+"""Pre-training: rebuild what four granularities of masks hide (Saga, arXiv:2504.11726; constants ours)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from imu_saga.card import CARD, WEIGHTS, card_of, load_encoder
+from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
+from imu_saga.windows import WindowSet
+from shared_peft.errors import DataError
+from shared_peft.training import Batch, RunFolder, TrainConfig, TrainResult, epoch_order, train
+from shared_peft.weights import write_tensors
+
+EQUAL_WEIGHTS = {"sensor": 0.25, "point": 0.25, "sub_period": 0.25, "period": 0.25}
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How to pre-train.
+
+    Args:
+        weights: loss weight by masking level; they are normalised to sum 1.
+        encoder: name in ENCODERS.
+        options: options of the encoder.
+        mixing: "draw" one level a window (same expectation, one pass), or the weighted "sum" of all levels.
+        steps: optimiser steps.
+        batch_size: windows a step.
+        learning_rate: peak learning rate of AdamW.
+        weight_decay: decoupled weight decay.
+        seed: seed of weights, order and masks.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: dict(EQUAL_WEIGHTS))
+    encoder: str = "saga"
+    options: dict[str, Any] = field(default_factory=dict)
+    mixing: Literal["draw", "sum"] = "draw"
+    steps: int = 2000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+class Rebuilder(nn.Module):
+    """Encoder and decoder, trained to rebuild hidden entries.
+
+    Args:
+        encoder: the backbone.
+        decoder: tokens to samples in the network's units.
+    """
+
+    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def rebuild(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rebuilt and the true windows in the network's units, shape (windows, samples, channels)."""
+        columns = self.encoder.columns
+        guess = self.decoder(self.encoder(x.masked_fill(mask, 0.0))).index_select(2, columns)
+        return guess, self.encoder.scaled(x).index_select(2, columns)
+
+    def forward(self, x: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+        """Return each window's mean squared error over hidden and measured entries, shape (windows,)."""
+        guess, truth = self.rebuild(x, mask)
+        counted = (mask & valid.unsqueeze(2)).to(truth.dtype)
+        return ((guess - truth).square() * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+
+
+def pretrain(
+    windows: WindowSet,
+    config: PretrainConfig,
+    folder: RunFolder | None = None,
+    *,
+    start: Path | None = None,
+    resume: bool = False,
+    progress: str | None = "pretrain",
+) -> tuple[Rebuilder, TrainResult]:
+    """Pre-train an encoder on windows; labels are not looked at.
+
+    Args:
+        windows: unlabelled or labelled windows.
+        config: see PretrainConfig.
+        folder: where metrics, checkpoints, model.json and model.safetensors go.
+        start: a pre-training run folder or published weight file to start from.
+        resume: go on from ``folder``'s checkpoint.
+        progress: label of the progress bar; None shows none.
+
+    Returns:
+        The trained Rebuilder and what training did.
+
+    Raises:
+        DataError: fewer than 2 windows, or windows the encoder cannot read.
+        UnknownNameError: no such encoder or level.
+    """
+    if len(windows) < 2:
+        raise DataError("pretrain", "there must be at least 2 windows", len(windows), "Add recordings, or cut shorter")
+    weights = normalised_weights(config.weights)
+    torch.manual_seed(config.seed)
+    spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1])
+    name, model = _build(config, spec, start)
+    every = max(1, config.steps // 20)
+    training = TrainConfig(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, config.steps // 20),
+        checkpoint_every=every if folder else 0,
+        log_every=max(1, config.steps // 200),
+        seed=config.seed,
+    )
+    batches = mask_batches(windows, weights, config)
+    objective = _objective(weights, config.mixing)
+    result = train(model, objective, batches, training, folder=folder, resume=resume, progress=progress)
+    if folder is not None:
+        write_tensors(folder.path / WEIGHTS, model.state_dict())
+        folder.write(CARD, card_of(name, model.encoder).as_json())
+    return model.eval(), result
+
+
+def mask_batches(
+    windows: WindowSet, weights: Mapping[str, float], config: PretrainConfig
+) -> Callable[[int], list[Tensor]]:
+    """Return the batch function: (x, mask, valid, level) of batch ``index``, a pure function of (seed, index)."""
+    x, valid = torch.from_numpy(windows.x), torch.from_numpy(windows.valid)
+    used = [name for name, weight in weights.items() if weight > 0]
+
+    def batch(index: int) -> list[Tensor]:
+        rows = epoch_order(len(x), config.batch_size, index, config.seed)
+        generator = torch.Generator().manual_seed((config.seed * 2_147_483_659 + index) % 2**63)
+        about = {"rate_hz": windows.rate_hz, "channels": windows.channels}
+        if config.mixing == "draw":
+            mask, level = draw_mixture(x[rows], valid[rows], weights, generator, **about)
+        else:
+            mask = draw_every_level(x[rows], valid[rows], used, generator, **about)
+            level = torch.zeros(len(rows), dtype=torch.long)
+        return [x[rows], mask, valid[rows], level]
+
+    return batch
+
+
+def _objective(weights: Mapping[str, float], mixing: str) -> Callable[..., tuple[Tensor, dict[str, float]]]:
+    names = list(weights)
+
+    def drawn(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        x, mask, valid, level = batch
+        losses = model(x, mask, valid)
+        detached = losses.detach()
+        logs = {
+            f"loss_{name}": float(detached[level == index].mean())
+            for index, name in enumerate(names)
+            if (level == index).any()
+        }
+        return losses.mean(), logs
+
+    def summed(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        x, masks, valid, _ = batch
+        used = [name for name in names if weights[name] > 0]
+        losses = {name: model(x, mask, valid).mean() for name, mask in zip(used, masks.unbind(1), strict=True)}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        return total, {f"loss_{name}": float(loss.detach()) for name, loss in losses.items()}
+
+    return drawn if mixing == "draw" else summed
+
+
+def _build(config: PretrainConfig, spec: InputSpec, start: Path | None) -> tuple[str, Rebuilder]:
+    if start is None:
+        encoder = build_encoder(config.encoder, spec, config.options)
+        return config.encoder, Rebuilder(encoder, encoder.make_decoder())
+    name, encoder, saved = load_encoder(start, config.encoder, config.options, spec)
+    decoder = encoder.make_decoder()
+    shapes = {key: tensor.shape for key, tensor in decoder.state_dict().items()}
+    if {key: tensor.shape for key, tensor in saved.items()} == shapes:  # another window length needs a new decoder
+        decoder.load_state_dict(saved)
+    return name, Rebuilder(encoder, decoder)

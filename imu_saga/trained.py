@@ -1,0 +1,100 @@
+"""A fine-tuned run on disk, and back: model.json, unadapted weights, adapter, real examples, scores."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from imu_saga.card import CARD, WEIGHTS, ModelCard, card_of, read_card
+from imu_saga.encoder import build_encoder
+from imu_saga.heads import Classifier
+from imu_saga.windows import WindowSet
+from shared_peft import PeftModel
+from shared_peft.errors import RunError
+from shared_peft.training import RunFolder, TrainedModel
+from shared_peft.weights import load_checked, read_tensors, write_tensors
+
+ADAPTER, EXAMPLES, RESULTS = "adapter", "examples.safetensors", "results.json"
+KIND, FINETUNE_KIND = "imu_saga", "imu_saga.finetune"
+N_EXAMPLES = 8
+
+
+def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: WindowSet, results: dict[str, Any]) -> None:
+    """Write a fine-tuned model. An adapter is stored apart from the base; the model itself is used up.
+
+    Args:
+        folder: the run's folder.
+        encoder: the encoder's registered name.
+        model: a Classifier, or a PeftModel around one.
+        examples: real windows; up to 8, spread over the classes, are stored.
+        results: scores and details, plain JSON values.
+    """
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder.path / ADAPTER)
+        model = model.unload()
+    if not isinstance(model, Classifier):
+        raise RunError(folder.path, "the model must be a Classifier", type(model).__name__, "Use finetune()")
+    write_tensors(folder.path / WEIGHTS, model.state_dict())
+    spread = np.argsort(examples.labels, kind="stable")
+    rows = spread[np.linspace(0, len(spread) - 1, min(N_EXAMPLES, len(spread))).round().astype(int)]
+    stored = {"window": torch.from_numpy(examples.x[rows]), "label": torch.from_numpy(examples.labels[rows])}
+    write_tensors(folder.path / EXAMPLES, stored)
+    folder.write(CARD, card_of(encoder, model.encoder, examples.classes).as_json())
+    folder.write(RESULTS, results)
+
+
+def load_run(path: Path) -> TrainedModel:
+    """Read a finished fine-tuning run back.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The model in eval mode with its adapter attached, its input, classes and preprocessing.
+
+    Raises:
+        RunError: no fine-tuning run there, or an unfinished one.
+        CheckpointError: weights that do not fit model.json.
+    """
+    folder = RunFolder(path)
+    described = folder.describe(FINETUNE_KIND)
+    results, card = folder.read(RESULTS), read_card(path)
+    base = build_base(card)
+    load_checked(base, read_tensors(path / WEIGHTS), path / WEIGHTS)
+    model: nn.Module = base
+    if (path / ADAPTER).is_dir():
+        model = PeftModel.from_pretrained(base, path / ADAPTER)
+    model.requires_grad_(False)
+    return TrainedModel(
+        kind=KIND,
+        model=model.eval(),
+        build_base=lambda: build_base(card),
+        input_name="window",
+        input_shape=(card.input.samples, len(card.input.channels)),
+        classes=card.classes,
+        preprocessing=preprocessing(card),
+        examples=read_tensors(path / EXAMPLES)["window"],
+        scores=results.get("scores", {}),
+        details={"encoder": card.encoder, "config": described.get("config", {}), **results.get("details", {})},
+    )
+
+
+def build_base(card: ModelCard) -> Classifier:
+    """Return the classifier a card describes, freshly initialised."""
+    return Classifier(build_encoder(card.encoder, card.input, card.options), len(card.classes))
+
+
+def preprocessing(card: ModelCard) -> dict[str, Any]:
+    """Return what must happen to raw data before it is fed; scaling is inside the model."""
+    return {
+        "rate_hz": card.input.rate_hz,
+        "seconds": card.input.seconds,
+        "samples": card.input.samples,
+        "channels": list(card.input.channels),
+        "units": list(card.input.units),
+        "gravity": "kept",
+        "layout": "(batch, samples, channels)",
+        "scale": "inside the model: feed SI units as they are",
+    }
