@@ -45,7 +45,7 @@ def detect_time_unit(stamps: np.ndarray, where: str) -> TimeUnit:
     Raises:
         DataError: fewer than two different stamps, or no unit gives a plausible rate.
     """
-    period = _typical_period(stamps)
+    period = typical_period(stamps)
     for unit, scale in TIME_SCALE.items():
         if period > 0 and PLAUSIBLE_HZ[0] <= 1 / (period * scale) < PLAUSIBLE_HZ[1]:
             return unit
@@ -84,7 +84,7 @@ def to_uniform(
         DataError: time runs backwards, the limit is shorter than a sampling period, or nothing is left.
     """
     check_ascending(times_s, where)
-    period = _typical_period(times_s)
+    period = typical_period(times_s)
     if period <= 0 or max_gap_s <= MISSING_PERIODS * period:
         must = f"max_gap_s must exceed {MISSING_PERIODS} sampling periods"
         raise DataError(where, must, f"{max_gap_s} s at a period of {period:.4g} s", "Raise it or check the time unit")
@@ -146,8 +146,8 @@ def _bridged(times: np.ndarray, values: np.ndarray, spacing: float) -> tuple[np.
     return np.concatenate([times, extra_times])[order], np.concatenate([values, extra])[order]
 
 
-def _typical_period(stamps: np.ndarray) -> float:
-    """Return the mean step without the longest 1 % (gaps); robust to batches of equal stamps."""
+def typical_period(stamps: np.ndarray) -> float:
+    """Return the usual step: the median, or where stamps come in batches the mean without the longest 1 %."""
     if len(stamps) < 2:
         return 0.0
     steps = np.diff(stamps.astype(np.float64))

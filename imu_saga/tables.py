@@ -1,6 +1,7 @@
 """Text tables and npz files read strictly: whatever is wrong is named by file, row and column."""
 
 import csv
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -119,24 +120,11 @@ def check_file(path: Path) -> None:
 
 
 def _parse(path: Path, names: list[str], char: str, wanted: list[str], kinds: dict[str, type[str]]) -> pd.DataFrame:
+    _check_last_row(path, char, len(names))
     try:
-        return pd.read_csv(
-            path,
-            sep=char,
-            header=None,
-            skiprows=1,
-            names=[name or f"unnamed {index}" for index, name in enumerate(names)],
-            usecols=list(dict.fromkeys(wanted)),
-            dtype=kinds,  # type: ignore[arg-type]  (a mapping from names to types)
-            encoding="utf-8-sig",
-            low_memory=False,
-            skip_blank_lines=False,
-            skipinitialspace=True,
-            index_col=False,
-            na_values=["NaN", "nan", "NA", ""],
-            keep_default_na=False,
-            on_bad_lines="error",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would cut a longer first row
+            return _frame(path, names, char, wanted, kinds)
     except pd.errors.EmptyDataError as error:
         raise DataError(path, "must hold at least one row of data", "a header only", "Check the export") from error
     except UnicodeDecodeError as error:
@@ -147,10 +135,43 @@ def _parse(path: Path, names: list[str], char: str, wanted: list[str], kinds: di
         raise DataError(path, must, came, "Repair or remove that row") from error
 
 
+def _frame(path: Path, names: list[str], char: str, wanted: list[str], kinds: dict[str, type[str]]) -> pd.DataFrame:
+    return pd.read_csv(
+        path,
+        sep=char,
+        header=None,
+        skiprows=1,
+        names=[name or f"unnamed {index}" for index, name in enumerate(names)],
+        usecols=list(dict.fromkeys(wanted)),
+        dtype=kinds,  # type: ignore[arg-type]  (a mapping from names to types)
+        encoding="utf-8-sig",
+        low_memory=False,
+        skip_blank_lines=False,
+        skipinitialspace=True,
+        index_col=False,
+        na_values=["NaN", "nan", "NA", ""],
+        keep_default_na=False,
+        on_bad_lines="error",
+    )
+
+
+def _check_last_row(path: Path, char: str, columns: int) -> None:
+    """Raise DataError when the file's last row is shorter than its header: the sign of a copy cut short."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - (1 << 16)))
+        lines = [line for line in stream.read().splitlines() if line.strip()]
+    last = lines[-1].decode("utf-8", "replace") if lines else ""
+    found = len(last.split(char))
+    if found < columns and '"' not in last:
+        came = f"{found} columns in the last one, {last[:60]!r}"
+        raise DataError(path, f"every row must have the header's {columns} columns", came, "Copy or export it again")
+
+
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     if np.dtype(column.dtype if isinstance(column.dtype, np.dtype) else object).kind in "fiu":
         return np.asarray(column, dtype=np.float64)
-    parsed = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
+    text = column.astype(str).where(column.notna())  # True and False are text here, not 1 and 0
+    parsed = np.asarray(pd.to_numeric(text, errors="coerce"), dtype=np.float64)
     wrong = np.isnan(parsed) & np.asarray(column.notna())
     if wrong.any():
         row = int(np.argmax(wrong))
