@@ -58,7 +58,10 @@ def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         "Scikit-learn's 8 x 8 digits. Each network is trained on the digits 0 to 4 only; then it gets ten images of "
         "each of 5 to 9. The linear probe trains a new head; the adapters also move the frozen layers."
     )
-    pictures = [confusion_matrices({k: v for k, v in matrices.items() if words in k}, SECOND_HALF) for words in BACKBONES.values()]
+    pictures = [
+        confusion_matrices({k: v for k, v in matrices.items() if words in k}, SECOND_HALF)
+        for words in BACKBONES.values()
+    ]
     return Chapter("New digits from ten images", text, (table, *pictures)), runs
 
 

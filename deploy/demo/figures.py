@@ -111,7 +111,9 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
         axis.set_yticks(range(len(classes)), classes if axis is axes[0] else [], fontsize=7)
         axis.set_title(title, fontsize=8)
     axes[0].set_ylabel("true class", fontsize=8)
-    return Picture("Confusion matrices", _as_svg(figure), "Per cent of each true class (row) given each answer (column).")
+    return Picture(
+        "Confusion matrices", _as_svg(figure), "Per cent of each true class (row) given each answer (column)."
+    )
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Any, Any]:

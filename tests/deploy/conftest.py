@@ -1,17 +1,32 @@
 """One export per toy network and adapter method, shared by all deploy tests."""
 
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+from torch.export import ExportedProgram
 
-from deploy import export_model
+from deploy import EXPORT_TARGETS, export_model
+from deploy.targets import ExportTarget, Written
 from shared_peft import METHODS, get_peft_model
 from shared_peft.training import TrainedModel
 from tests.deploy.toys import ConvNet, SequenceNet, trained_toy
 
 NETWORKS = {"conv": ConvNet, "sequence": SequenceNet}
+PAIRS = [*(("conv", method) for method in METHODS.names()), ("sequence", "lora_tsd")]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """Toy networks are slower on two threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def adapted_toy(network: str, method: str) -> TrainedModel:
@@ -43,9 +58,34 @@ def bundle_of(tmp_path_factory) -> Callable[[str, str], tuple[TrainedModel, Path
     return make
 
 
+class InMemoryTarget(ExportTarget):
+    """A target that converts nothing, so that gates can be tested quickly."""
+
+    file_name = "model.bin"
+    programs: ClassVar[dict[Path, ExportedProgram]] = {}
+
+    def check_packages(self) -> None:
+        return
+
+    def write(self, program, path, *, input_name, opset):
+        self.programs[path] = program
+        path.write_bytes(b"in memory")
+        calls = (node.target for node in program.graph.nodes if node.op == "call_function")
+        return Written(0, Counter(call.__name__.partition(".")[0] for call in calls))
+
+    def open(self, path, *, threads=0):
+        module = self.programs[path].module()
+        return lambda inputs: module(torch.from_numpy(inputs)).detach().numpy()
+
+
+@pytest.fixture
+def in_memory(monkeypatch) -> str:
+    """The name of a registered in-memory target."""
+    monkeypatch.setitem(EXPORT_TARGETS._entries, "in_memory", InMemoryTarget)
+    return "in_memory"
+
+
 @pytest.fixture
 def bundle_copy(bundle_of, tmp_path) -> Path:
     """A bundle of its own, to damage."""
-    import shutil
-
     return Path(shutil.copytree(bundle_of()[1], tmp_path / "copy"))

@@ -13,16 +13,14 @@ from deploy.parity import BATCHES, TOLERANCE
 from deploy.program import export_program, merged_copy
 from deploy.session import open_session
 from deploy.targets.onnx import OnnxTarget
-from shared_peft import METHODS
 from shared_peft.errors import ExportError, MissingPackageError, UnknownNameError
-from tests.deploy.conftest import NETWORKS, adapted_toy
+from tests.deploy.conftest import PAIRS, adapted_toy
 from tests.deploy.toys import CLASSES, ConvNet, trained_toy
 
 BUNDLE_FILES = {"README.md", "SHA256SUMS", "golden.safetensors", "manifest.json", "model.onnx", "parity.json"}
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "method"), PAIRS)
 @pytest.mark.parametrize("batch", [*BATCHES, 32])
 def test_exported_model_answers_like_the_adapted_one(bundle_of, network, method, batch):
     trained, bundle = bundle_of(network, method)
@@ -32,8 +30,7 @@ def test_exported_model_answers_like_the_adapted_one(bundle_of, network, method,
     np.testing.assert_allclose(BundleRunner(bundle).logits(inputs.numpy()), expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("method", METHODS.names())
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("network", "method"), PAIRS)
 def test_merged_graph_has_the_base_models_nodes(bundle_of, network, method):
     report = json.loads((bundle_of(network, method)[1] / "parity.json").read_text())
     assert report["graph"]["nodes"] == report["graph"]["base_nodes"] > 5
@@ -55,7 +52,7 @@ def test_bundle_holds_its_six_files_and_one_model_file(bundle_of):
 
 
 def test_manifest_tells_how_to_feed_the_model(bundle_of):
-    trained, bundle = bundle_of("sequence", "lora")
+    trained, bundle = bundle_of("sequence", "lora_tsd")
     manifest = load_manifest(bundle)
     assert manifest.kind == "imu_saga"
     assert (manifest.input.name, manifest.input.shape, manifest.input.dtype) == ("window", (24, 6), "float32")
@@ -97,7 +94,7 @@ def test_model_without_adapter_passes_through(tmp_path):
 
 
 def test_exporting_leaves_the_trained_model_as_it_was(bundle_of):
-    trained, fresh = bundle_of("sequence", "flora")[0], adapted_toy("sequence", "flora")
+    trained, fresh = bundle_of("sequence", "lora_tsd")[0], adapted_toy("sequence", "lora_tsd")
     for (name, mine), (_, other) in zip(
         trained.model.state_dict().items(), fresh.model.state_dict().items(), strict=True
     ):
@@ -109,10 +106,10 @@ class _ExtraStep(ConvNet):
         return super().forward(image).tanh()
 
 
-def test_extra_node_fails_the_gate_and_leaves_no_bundle(tmp_path):
+def test_extra_node_fails_the_gate_and_leaves_no_bundle(tmp_path, in_memory):
     torch.manual_seed(0)
-    with pytest.raises(ExportError, match=r"base model's \d+ nodes, got \d+ \(Tanh \+1\)"):
-        export_model(trained_toy(_ExtraStep(), ConvNet), tmp_path / "bundle")
+    with pytest.raises(ExportError, match=r"base model's \d+ nodes, got \d+ \(tanh \+1\)"):
+        export_model(trained_toy(_ExtraStep(), ConvNet), tmp_path / "bundle", target=in_memory)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,11 +124,11 @@ class _Baked(nn.Module):
         return self.net(image) if torch.compiler.is_exporting() else self.net(image) + 0.01
 
 
-def test_difference_above_tolerance_fails_the_gate_and_says_the_number(tmp_path):
+def test_difference_above_tolerance_fails_the_gate_and_says_the_number(tmp_path, in_memory):
     torch.manual_seed(0)
     must = r"parity gate, trained weights, batch 1: max \|difference\| to PyTorch must be at most 0.0001, got 0.01\."
     with pytest.raises(ExportError, match=must):
-        export_model(trained_toy(_Baked(), ConvNet), tmp_path / "bundle")
+        export_model(trained_toy(_Baked(), ConvNet), tmp_path / "bundle", target=in_memory)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,10 +144,10 @@ class _FreshlyBuiltOnly(nn.Module):
         return self.net(image) + self.gate * (1.0 if torch.compiler.is_exporting() else 1.5)
 
 
-def test_fault_hidden_by_fresh_weights_is_found_on_randomised_ones(tmp_path):
+def test_fault_hidden_by_fresh_weights_is_found_on_randomised_ones(tmp_path, in_memory):
     torch.manual_seed(0)
     with pytest.raises(ExportError, match="parity gate, randomised weights"):
-        export_model(trained_toy(_FreshlyBuiltOnly(), _FreshlyBuiltOnly), tmp_path / "bundle")
+        export_model(trained_toy(_FreshlyBuiltOnly(), _FreshlyBuiltOnly), tmp_path / "bundle", target=in_memory)
 
 
 class _BatchBranch(ConvNet):
@@ -158,10 +155,10 @@ class _BatchBranch(ConvNet):
         return super().forward(image) * (2.0 if image.shape[0] > 5 else 1.0)
 
 
-def test_branch_on_the_batch_size_is_refused(tmp_path):
+def test_branch_on_the_batch_size_is_refused(tmp_path, in_memory):
     torch.manual_seed(0)
     with pytest.raises(ExportError, match="torch.export must trace it with a free batch"):
-        export_model(trained_toy(_BatchBranch(), ConvNet), tmp_path / "bundle")
+        export_model(trained_toy(_BatchBranch(), ConvNet), tmp_path / "bundle", target=in_memory)
 
 
 def test_existing_folder_is_refused(tmp_path):
@@ -189,11 +186,11 @@ def test_model_in_training_mode_is_refused(tmp_path):
         export_model(trained, tmp_path / "bundle")
 
 
-def test_local_path_in_a_class_name_fails_the_gate(tmp_path):
+def test_local_path_in_a_class_name_fails_the_gate(tmp_path, in_memory):
     classes = ("/home/me/still", *CLASSES[1:])
     torch.manual_seed(0)
     with pytest.raises(ExportError, match="must hold no path of the machine.*/home/me/still"):
-        export_model(trained_toy(ConvNet(), ConvNet, classes=classes), tmp_path / "bundle")
+        export_model(trained_toy(ConvNet(), ConvNet, classes=classes), tmp_path / "bundle", target=in_memory)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,7 +215,7 @@ def test_same_model_gives_the_same_bytes_twice(bundle_of, tmp_path):
 
 
 def test_model_file_holds_no_debugging_information(bundle_of):
-    model = onnx.load(bundle_of("sequence", "lora")[1] / "model.onnx")
+    model = onnx.load(bundle_of("sequence", "lora_tsd")[1] / "model.onnx")
     graph = model.graph
     assert len(graph.value_info) == len(graph.metadata_props) == len(model.metadata_props) == 0
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -227,6 +224,6 @@ def test_model_file_holds_no_debugging_information(bundle_of):
 
 
 def test_batch_is_the_only_free_dimension(bundle_of):
-    session = open_session(bundle_of("sequence", "flora")[1] / "model.onnx")
+    session = open_session(bundle_of("sequence", "lora_tsd")[1] / "model.onnx")
     assert session.get_inputs()[0].shape == ["batch", 24, 6]
     assert session.get_outputs()[0].shape == ["batch", len(CLASSES)]

@@ -13,7 +13,7 @@ from tests.deploy.toys import CLASSES
 
 
 def test_predictions_are_pytorchs_softmax_and_names(bundle_of):
-    trained, bundle = bundle_of("sequence", "lora")
+    trained, bundle = bundle_of("sequence", "lora_tsd")
     with torch.no_grad():
         expected = trained.model(trained.examples).softmax(-1).numpy()
     answers = BundleRunner(bundle).predict(trained.examples.numpy())
