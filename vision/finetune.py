@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shared_peft.config import loads_json, to_json
 from shared_peft.errors import ConfigError, DataError
 from shared_peft.training import RunFolder
-from vision.adapt import check_method
+from vision.adapt import Trainee, check_method
 from vision.backbones import Backbone, build_backbone
 from vision.datasets import ImageData, draw_shots, open_images
 from vision.evaluate import evaluate
-from vision.fit import FitSettings, fit
-from vision.trained import EXAMPLES, save_examples, save_model
+from vision.fit import FitSettings, fit, start
+from vision.trained import save_examples, save_model
 from vision.transforms import Augment, Pixels, load_pixels, normalise
+
+EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,9 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> FinetuneResul
     )
     settings = fit_settings(config)
     prepared = prepare(images, backbone, config.shots, config.seed, skip_broken=config.skip_broken, progress=progress)
+    trainee = start(backbone, settings, len(prepared.train.labels))
     folder = RunFolder.create(config.out, "vision.finetune", comparable(config), resume=config.resume)
-    return train_and_save(folder, backbone, prepared, settings, resume=config.resume, progress=progress)
+    return train_and_save(folder, backbone, trainee, prepared, settings, resume=config.resume, progress=progress)
 
 
 def fit_settings(config: FinetuneConfig) -> FitSettings:
@@ -200,6 +205,7 @@ def prepare(
 def train_and_save(
     folder: RunFolder,
     backbone: Backbone,
+    trainee: Trainee,
     prepared: Prepared,
     settings: FitSettings,
     *,
@@ -210,7 +216,8 @@ def train_and_save(
 
     Args:
         folder: an open run folder.
-        backbone: the model to train.
+        backbone: what the model was built from.
+        trainee: what `vision.fit.start` returned.
         prepared: the images.
         settings: how to train.
         resume: go on from the folder's checkpoint.
@@ -221,7 +228,7 @@ def train_and_save(
     """
     with folder.locked():
         label = settings.method if progress else None
-        fitted = fit(backbone, prepared.train, settings, folder=folder, resume=resume, progress=label)
+        fitted = fit(backbone, prepared.train, settings, trainee=trainee, folder=folder, resume=resume, progress=label)
         scores = evaluate(fitted.trainee.model, prepared.test, backbone.data, len(prepared.classes))
         results = {
             **dataclasses.asdict(scores),
@@ -236,10 +243,16 @@ def train_and_save(
             "train_images": len(prepared.train.labels),
             "skipped_images": list(prepared.test.skipped),
         }
-        save_examples(folder, normalise(prepared.test.values[:EXAMPLES], backbone.data))
+        save_examples(folder, normalise(_spread(prepared.test.values), backbone.data))
         save_model(folder, backbone, fitted.trainee, prepared.classes, method=settings.method, seed=settings.seed)
         folder.write("results.json", results)
     return FinetuneResult(folder.path, results)
+
+
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    """Return a few images from all over the test side, which is sorted by class."""
+    count = len(values)
+    return values[torch.linspace(0, count - 1, min(EXAMPLES, count)).long()]
 
 
 def comparable(config: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from vision.adapt import FULL
 from vision.backbones import build_backbone
 from vision.datasets import open_images
 from vision.finetune import FinetuneResult, comparable, prepare, train_and_save
-from vision.fit import FitSettings
+from vision.fit import FitSettings, start
 from vision.transforms import Augment
 
 
@@ -70,5 +70,6 @@ def pretrain(config: PretrainConfig, *, progress: bool = False) -> FinetuneResul
         seed=config.seed,
     )
     prepared = prepare(images, backbone, 0, config.seed, skip_broken=config.skip_broken, progress=progress)
+    trainee = start(backbone, settings, len(prepared.train.labels))
     folder = RunFolder.create(config.out, "vision.pretrain", comparable(config), resume=config.resume)
-    return train_and_save(folder, backbone, prepared, settings, resume=config.resume, progress=progress)
+    return train_and_save(folder, backbone, trainee, prepared, settings, resume=config.resume, progress=progress)

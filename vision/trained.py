@@ -21,8 +21,6 @@ from vision.backbones.build import build_from_spec
 from vision.backbones.family import Backbone, BackboneSpec, DataConfig
 from vision.transforms import describe_preprocessing
 
-EXAMPLES = 8
-
 
 @dataclass(frozen=True)
 class RunDescription:
@@ -72,7 +70,7 @@ def save_model(
 
 def save_examples(folder: RunFolder, images: torch.Tensor) -> None:
     """Write a few preprocessed inputs, shape (n, channels, size, size)."""
-    write_tensors(folder.path / "examples.safetensors", {"image": images[:EXAMPLES]})
+    write_tensors(folder.path / "examples.safetensors", {"image": images})
 
 
 def read_description(path: Path) -> RunDescription:

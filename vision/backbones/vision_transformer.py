@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from vision.torchvision_ops import declare_missing_operators
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of one VisionTransformer; the names of its first eight fields are timm's arguments."""
+    """Sizes of one VisionTransformer, under the names of timm's arguments, and its images' statistics."""
 
     img_size: int
     patch_size: int
@@ -24,14 +25,26 @@ class Preset:
     mlp_ratio: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_token: bool = True
+    global_pool: Literal["token", "avg"] = "token"
 
 
 PRESETS = {
     "vit_cifar10": Preset(32, 4, 3, 64, 4, 4, 4.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
     "vit_fashion_mnist": Preset(28, 4, 1, 128, 6, 4, 2.0, mean=(0.5,), std=(0.5,)),
-    "small_vit": Preset(8, 2, 1, 48, 3, 4, 2.0, mean=(0.5,), std=(0.5,)),
+    "small_vit": Preset(8, 2, 1, 48, 3, 4, 2.0, mean=(0.5,), std=(0.5,), class_token=False, global_pool="avg"),
 }
-_ARGUMENTS = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio")
+_ARGUMENTS = (
+    "img_size",
+    "patch_size",
+    "in_chans",
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "class_token",
+    "global_pool",
+)
 
 
 def _build(spec: BackboneSpec, pretrained: bool) -> Backbone:
