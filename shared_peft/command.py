@@ -40,8 +40,6 @@ def run_commands(program: str, commands: Sequence[Command], argv: Sequence[str] 
     Returns:
         The exit status: 0, 2 for a user's error, 130 when interrupted.
     """
-    import tyro  # noqa: PLC0415  (slow to import; only the command line needs it)
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_overview(program, commands))
@@ -51,15 +49,38 @@ def run_commands(program: str, commands: Sequence[Command], argv: Sequence[str] 
         names = ", ".join(command.name for command in commands)
         sys.stderr.write(f"python -m {program}: command must be one of {names}, got {arguments[0]!r}. Try --help.\n")
         return EXIT_USER_ERROR
-    text = f"Example: {chosen.example}\n\n{chosen.summary}"
+    return run_command(f"{program} {chosen.name}", chosen, arguments[1:])
+
+
+def run_command(program: str, command: Command, argv: Sequence[str] | None = None) -> int:
+    """Parse ``argv`` into one command's dataclass and run it, without a word for the command.
+
+    Args:
+        program: what follows `python -m` in the help.
+        command: the command.
+        argv: arguments without the program name; None reads ``sys.argv``.
+
+    Returns:
+        The exit status: 0, 2 for a user's error, 130 when interrupted.
+    """
+    import tyro  # noqa: PLC0415  (slow to import; only the command line needs it)
+
     parsed = tyro.cli(
-        chosen.config,
-        prog=f"python -m {program} {chosen.name}",
-        description=text,
-        args=arguments[1:],
+        command.config,
+        prog=f"python -m {program}",
+        description=f"Example: {command.example}\n\n{command.summary}",
+        args=argv,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    return _run(chosen, parsed)
+    try:
+        command.run(parsed)
+    except (SagaPeftError, OSError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. Run the same command with --resume to go on.\n")
+        return EXIT_INTERRUPTED
+    return 0
 
 
 def _overview(program: str, commands: Sequence[Command]) -> str:
@@ -68,15 +89,3 @@ def _overview(program: str, commands: Sequence[Command]) -> str:
     for command in commands:
         lines += [f"  {command.name:<{width}}  {command.summary}", f"  {'':<{width}}  {command.example}"]
     return "\n".join([*lines, "", f"python -m {program} COMMAND --help lists the options.", ""])
-
-
-def _run(command: Command, parsed: Any) -> int:
-    try:
-        command.run(parsed)
-    except SagaPeftError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. Run the same command with --resume to go on.\n")
-        return EXIT_INTERRUPTED
-    return 0

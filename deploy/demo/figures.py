@@ -30,9 +30,9 @@ class Picture:
 
 
 def masked_window(
-    times_s: NDArray[np.float32],
-    truth: NDArray[np.float32],
-    rebuilt: NDArray[np.float32],
+    times_s: NDArray[Any],
+    truth: NDArray[Any],
+    rebuilt: NDArray[Any],
     masks: Mapping[str, NDArray[np.bool_]],
     channels: Sequence[str],
 ) -> Picture:

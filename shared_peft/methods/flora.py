@@ -43,7 +43,7 @@ class Flora(AdapterMethod):
         super().__init__()
         wanted = requested_ranks(spec, config)
         ranks = feasible_ranks(spec.shape, wanted)
-        if any(rank < asked and size > 1 for rank, asked, size in zip(ranks, wanted, spec.shape, strict=True)):
+        if any(rank < min(asked, size) for rank, asked, size in zip(ranks, wanted, spec.shape, strict=True)):
             self.clamped = f"{spec.name} {list(wanted)} -> {list(ranks)}"
         self.scale = config.scale
         self.core = nn.Parameter(torch.zeros(ranks))  # G

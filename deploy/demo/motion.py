@@ -1,0 +1,130 @@
+"""The motion half of the demo: pre-train on unlabelled windows, search the loss weights, label ten windows a class."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from deploy.demo.figures import Picture, confusion_matrices, masked_window, search_trace
+from deploy.demo.report import Chapter
+from deploy.demo.tables import Table
+from imu_saga.baselines import BASELINES
+from imu_saga.evaluate import score_labels, score_model
+from imu_saga.finetune import FinetuneConfig, finetune
+from imu_saga.masking_level import MASKING_LEVELS
+from imu_saga.mixture import draw_every_level
+from imu_saga.pretrain import PretrainConfig, Rebuilder, pretrain
+from imu_saga.search import SearchConfig, SearchResult, search
+from imu_saga.source import DataOptions, load_windows, split_by_subject
+from imu_saga.splits import few_shot, labelled_rows
+from imu_saga.trained import FINETUNE_KIND, save_run
+from imu_saga.windows import WindowSet
+from shared_peft.config import to_json
+from shared_peft.training import Classification, RunFolder
+
+SHOTS, TRIALS = 10, 8
+PRETRAINING = PretrainConfig(steps=400, batch_size=128)
+SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, finetune_steps=40)
+TUNED_STEPS = 150
+
+
+def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
+    """Pre-train, search, fine-tune and compare on people who were held out of everything.
+
+    Args:
+        out: folder for the runs.
+        seed: of every draw.
+
+    Returns:
+        The chapter of the report, and the run folders to export.
+    """
+    options = DataOptions(data="synthetic", split_seed=seed)
+    windows, _ = load_windows(options)
+    split = split_by_subject(windows, options)
+    train, test = windows.subset(split.train), windows.subset(split.test)
+    shots = few_shot(train, labelled_rows(train, np.arange(len(train))), shots=SHOTS, seed=seed)
+    few = train.subset(shots.train)
+
+    equal, _ = _pretrained(train, replace(PRETRAINING, seed=seed), out / "saga_equal", "pretrain, equal weights")
+    found = _searched(train, out, seed)
+    chosen = replace(PRETRAINING, seed=seed, weights=found.weights)
+    searched, rebuilder = _pretrained(train, chosen, out / "saga_searched", "pretrain, found weights")
+
+    forest = BASELINES.get("random_forest")(seed).fit(few)
+    scores = {"random forest on hand features": score_labels(forest.predict(test), test)}
+    runs = []
+    for name, method, start in (
+        ("network from scratch", "scratch", None),
+        ("Saga, equal weights, LoRA-TSD", "lora_tsd", equal),
+        ("Saga, found weights, LoRA-TSD", "lora_tsd", searched),
+    ):
+        run = out / f"activity_{method}_{start.name if start else 'none'}"
+        scores[name] = _finetuned(few, test, FinetuneConfig(method, steps=TUNED_STEPS, seed=seed), start, run)
+        runs.append(run)
+    table = _table(scores, len(split.held_out))
+    matrices = confusion_matrices({name: score.confusion for name, score in scores.items()}, windows.classes)
+    trace = search_trace(
+        [trial["score"] for trial in found.trials],
+        [trial["weights"] for trial in found.trials],
+        next(i for i, trial in enumerate(found.trials) if trial["weights"] == found.weights),
+    )
+    text = (
+        f"Synthetic recordings of {len(np.unique(windows.subjects))} people at the waist, accelerometer and gyroscope. "
+        f"{len(split.held_out)} people are held out of everything, pre-training included; the others give "
+        f"{len(train)} windows of {windows.seconds:g} s, of which {SHOTS} per activity get a label."
+    )
+    return Chapter("Activities from ten windows", text, (table, _rebuilt(rebuilder, test, seed), trace, matrices)), runs
+
+
+def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Rebuilder]:
+    folder = RunFolder.create(path, "imu_saga.pretrain", to_json(config))
+    rebuilder, _ = pretrain(train, config, folder, progress=label)
+    return path, rebuilder
+
+
+def _searched(train: WindowSet, out: Path, seed: int) -> SearchResult:
+    config = replace(SEARCH, seed=seed)
+    folder = RunFolder.create(out / "search", "imu_saga.search", to_json(config))
+    with tqdm(total=TRIALS, desc="search", unit="trial") as bar:
+
+        def tell(trial: dict[str, Any]) -> None:
+            bar.update()
+
+        return search(train, out / "saga_equal", PRETRAINING, config, folder, tell=tell)
+
+
+def _finetuned(
+    few: WindowSet, test: WindowSet, config: FinetuneConfig, start: Path | None, path: Path
+) -> Classification:
+    folder = RunFolder.create(path, FINETUNE_KIND, to_json(config))
+    name, model = finetune(few, config, checkpoint=start, folder=folder, progress=f"finetune, {config.method}")
+    scores = score_model(model, test)
+    details = {"subjects": sorted(set(few.subjects.tolist()))}
+    save_run(folder, name, model, test, {"scores": to_json(scores), "details": details})
+    return scores
+
+
+def _table(scores: dict[str, Classification], people: int) -> Table:
+    rows = [(name, f"{score.accuracy:.3f}", f"{score.macro_f1:.3f}") for name, score in scores.items()]
+    best = int(np.argmax([score.macro_f1 for score in scores.values()]))
+    note = f"Scores on {people} people nobody was trained on, one draw of labels. docs/RESULTS.md has real people."
+    return Table(f"Activities from {SHOTS} windows per class", ("method", "accuracy", "macro-F1"), rows, note, (best,))
+
+
+@torch.no_grad()
+def _rebuilt(rebuilder: Rebuilder, test: WindowSet, seed: int) -> Picture:
+    """Draw one walking window of a held-out person, hidden by every level in turn."""
+    levels = MASKING_LEVELS.names()
+    moving = test.x[:, :, :3].std(axis=(1, 2)).argsort()
+    row = moving[int(0.7 * len(moving))]
+    x, valid = torch.from_numpy(test.x[row : row + 1]), torch.from_numpy(test.valid[row : row + 1])
+    generator = torch.Generator().manual_seed(seed)
+    masks = draw_every_level(x, valid, levels, generator, rate_hz=test.rate_hz, channels=test.channels)[0]
+    guesses, truth = rebuilder.eval().rebuild(x.expand(len(levels), -1, -1), masks)
+    times_s = np.arange(x.shape[1]) / test.rate_hz
+    shown = dict(zip(levels, masks[..., :3].numpy(), strict=True))
+    channels = [f"{name} [g]" for name in test.channels[:3]]
+    return masked_window(times_s, truth[0].numpy(), guesses.numpy(), shown, channels)

@@ -1,0 +1,59 @@
+"""The README's tables, generated from the registries: `python -m tests.registry_tables` writes them."""
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+MARKS = "<!-- tables -->", "<!-- end of tables -->"
+
+
+def registry_tables() -> str:
+    """Return one Markdown table for each registry a user picks names from."""
+    from deploy.target import EXPORT_TARGETS
+    from imu_saga.baselines import BASELINES
+    from imu_saga.datasets import DATASETS
+    from imu_saga.encoder import ENCODERS
+    from imu_saga.masking_level import MASKING_LEVELS
+    from shared_peft import LAYER_KINDS, METHODS
+    from vision.backbones import BACKBONES
+
+    tables = [
+        _table(
+            "Adapter methods",
+            ("name", "what it is", "source"),
+            [(n, _first(m), m.citation) for n, m in METHODS.items()],
+        ),
+        _table("Layers adapters go to", ("name", "what it covers"), [(n, _first(k)) for n, k in LAYER_KINDS.items()]),
+        _table("Backbone families", ("name", "what it builds"), [(n, f.summary) for n, f in BACKBONES.items()]),
+        _table("IMU encoders", ("name", "what it is"), [(n, _first(e)) for n, e in ENCODERS.items()]),
+        _table("Masking levels", ("name", "what it hides"), [(n, _first(m)) for n, m in MASKING_LEVELS.items()]),
+        _table("IMU data sets", ("name", "title", "licence"), [(n, d.title, d.licence) for n, d in DATASETS.items()]),
+        _table("Classical baselines", ("name", "what it is"), [(n, _first(b)) for n, b in BASELINES.items()]),
+        _table("Export targets", ("name", "what it writes"), [(n, _first(t)) for n, t in EXPORT_TARGETS.items()]),
+    ]
+    return "\n\n".join(tables)
+
+
+def with_tables(text: str) -> str:
+    """Return a README with the tables between its marks made anew."""
+    pattern = re.compile(f"{re.escape(MARKS[0])}.*{re.escape(MARKS[1])}", re.DOTALL)
+    return pattern.sub(lambda _: f"{MARKS[0]}\n\n{registry_tables()}\n\n{MARKS[1]}", text)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| `{name}` | {' | '.join(cells)} |" for name, *cells in rows]
+    return f"**{title}**\n\n" + "\n".join(lines)
+
+
+def _first(entry: object) -> str:
+    """Return the first sentence of a class's or an instance's description."""
+    documented = entry if inspect.isclass(entry) else type(entry)
+    text = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+    return text.rstrip(".")
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
