@@ -1,0 +1,83 @@
+"""`python -m imu_saga compare`."""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from imu_saga.finetune import FinetuneConfig
+from imu_saga.pretrain import PretrainConfig
+from imu_saga.protocol import ProtocolConfig, Sides, run_protocol, table
+from imu_saga.search import SearchConfig
+from imu_saga.source import DataOptions, load_windows, split_by_subject
+from shared_peft.atomic import write_text
+from shared_peft.command import Command
+from shared_peft.config import to_json
+from shared_peft.training import RunFolder
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Options of `python -m imu_saga compare`."""
+
+    source: DataOptions = field(default_factory=lambda: DataOptions(data="sisfall"))
+    shots: tuple[int, ...] = (10, 50)
+    """Labelled windows per class."""
+    seeds: int = 5
+    """Label draws; each also seeds fine-tuning."""
+    encoder: str = "saga"
+    """Encoder: saga or limu."""
+    steps: int = 2000
+    """Pre-training steps."""
+    finetune_steps: int = 300
+    """Fine-tuning steps."""
+    trials: int = 16
+    """Trials of the weight search."""
+    methods: tuple[str, ...] = ()
+    """Further rows from the equal-weight checkpoint: head, lora, lora_tsd, flora."""
+    out: Path = Path("runs/imu_compare")
+    """Folder to write."""
+    resume: bool = False
+    """Go on with the comparison in --out."""
+
+
+def run(options: CompareOptions) -> None:
+    """Run every row and print the table."""
+    config = ProtocolConfig(
+        shots=options.shots,
+        seeds=options.seeds,
+        pretraining=PretrainConfig(encoder=options.encoder, steps=options.steps),
+        finetuning=FinetuneConfig(steps=options.finetune_steps),
+        search=SearchConfig(trials=options.trials),
+        methods=options.methods,
+    )
+    described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
+    folder = RunFolder.create(options.out, "imu_saga.compare", described, resume=options.resume)
+    with folder.locked():
+        records = run_protocol(sides(options.source), config, folder, tell=_say)
+    write_text(options.out / "table.md", table(records) + "\n")
+    sys.stdout.write(f"\n{table(records)}\n{options.out}\n")
+
+
+def sides(source: DataOptions) -> Sides:
+    """Return pre-training windows (half overlapping, unlabelled ones too), training and test windows."""
+    windows, _ = load_windows(source)
+    split = split_by_subject(windows, source)
+    unlabelled, _ = load_windows(replace(source, overlap=0.5), unlabelled=True)
+    kept = ~np.isin(unlabelled.subjects, split.held_out)
+    return Sides(unlabelled.subset(kept), windows.subset(split.train), windows.subset(split.test))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+COMMAND = Command(
+    name="compare",
+    config=CompareOptions,
+    run=run,
+    summary="Compare baselines, from scratch, single-level, equal and searched pre-training on the same people.",
+    example="python -m imu_saga compare --data sisfall --root FOLDER --out runs/compare",
+)

@@ -1,0 +1,107 @@
+"""`python -m imu_saga pretrain`."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
+from imu_saga.source import DataOptions, load_windows, parsed_options, split_by_subject
+from imu_saga.windows import WindowSet
+from shared_peft.command import Command
+from shared_peft.config import to_json
+from shared_peft.errors import RunError
+from shared_peft.training import RunFolder
+
+KIND = "imu_saga.pretrain"
+BEST = "best.json"
+TRAINING_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Options of `python -m imu_saga pretrain`."""
+
+    source: DataOptions = field(default_factory=lambda: DataOptions(overlap=TRAINING_OVERLAP))
+    encoder: str = "saga"
+    """Encoder: saga or limu."""
+    encoder_options: tuple[str, ...] = ()
+    """Options of the encoder as NAME=VALUE, for example width=64 depth=3."""
+    weights: tuple[str, ...] = ()
+    """Loss weights as LEVEL=VALUE (sensor, point, sub_period, period); equal if none are given."""
+    weights_from: Path | None = None
+    """Folder of a search whose weights to use."""
+    mixing: str = "draw"
+    """draw: one masking level a window; sum: all levels, four passes."""
+    steps: int = 2000
+    """Optimiser steps."""
+    batch_size: int = 128
+    """Windows a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    start: Path | None = None
+    """Pre-training run or published weight file to start from."""
+    seed: int = 0
+    """Seed of weights, order and masks."""
+    out: Path = Path("runs/imu_pretrain")
+    """Folder to write."""
+    resume: bool = False
+    """Go on with the run in --out."""
+
+
+def pretrain_config(options: PretrainOptions) -> PretrainConfig:
+    """Return the library's configuration."""
+    weights = parsed_options(options.weights) or dict(EQUAL_WEIGHTS)
+    if options.weights_from is not None:
+        weights = RunFolder(options.weights_from).read(BEST)["weights"]
+    return PretrainConfig(
+        weights={name: float(value) for name, value in weights.items()},
+        encoder=options.encoder,
+        options=parsed_options(options.encoder_options),
+        mixing="sum" if options.mixing == "sum" else "draw",
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+
+
+def training_windows(source: DataOptions) -> WindowSet:
+    """Return the windows of the training side's people, unlabelled ones included."""
+    windows, report = load_windows(source, unlabelled=True)
+    split = split_by_subject(windows, source)
+    sys.stdout.write(f"{report}\n{len(split.train)} windows to train on; held out: {', '.join(split.held_out)}\n")
+    return windows.subset(split.train)
+
+
+def stored_options(run: Path, kind: str = KIND) -> dict:
+    """Return the command-line options a run was made with.
+
+    Raises:
+        RunError: no such run, or one the library was called for without the command line.
+    """
+    config = RunFolder(run).describe(kind).get("config", {})
+    if "source" not in config:
+        raise RunError(run, "must be a run of the command line", "a run without data options", "Make it by command")
+    return config
+
+
+def run(options: PretrainOptions) -> None:
+    """Pre-train and say where the encoder lies."""
+    config = pretrain_config(options)
+    described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
+    folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
+    with folder.locked():
+        windows = training_windows(options.source)
+        _, result = pretrain(windows, config, folder, start=options.start, resume=options.resume)
+    rate = result.steps * config.batch_size / max(result.seconds, 1e-9)
+    line = f"{result.steps} steps in {result.seconds:.0f} s ({rate:.0f} windows/s), loss {result.loss:.4f}"
+    sys.stdout.write(f"{line}\n{options.out}\n")
+
+
+COMMAND = Command(
+    name="pretrain",
+    config=PretrainOptions,
+    run=run,
+    summary="Pre-train an encoder on unlabelled recordings with the four masking levels.",
+    example="python -m imu_saga pretrain --data sisfall --root FOLDER --out runs/pretrain",
+)
