@@ -11,7 +11,7 @@ from shared_peft.errors import DataError
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Clock = Literal["auto", "even", "stamps"]
 TIME_SCALE: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-PLAUSIBLE_HZ = (4.0, 2500.0)  # narrower than the factor of 1000 between two units, so at most one of them fits
+PLAUSIBLE_HZ = (4.0, 1000.0)  # narrower than the factor of 1000 between two units, so at most one of them fits
 MISSING_PERIODS = 1.75  # two stamps further apart than this have a sample missing between them
 MIN_STRETCH = 4  # samples; shorter stretches between two gaps are left out
 
@@ -36,7 +36,7 @@ class Stretch:
 
 
 def detect_time_unit(stamps: np.ndarray, where: str) -> TimeUnit:
-    """Tell the unit of timestamps: the one that makes the rate plausible for a motion sensor (4 to 2500 Hz).
+    """Tell the unit of timestamps: the one that makes the rate plausible for a motion sensor (4 to 1000 Hz).
 
     Args:
         stamps: (samples,) in any unit, ascending.
@@ -47,7 +47,7 @@ def detect_time_unit(stamps: np.ndarray, where: str) -> TimeUnit:
     """
     period = typical_period(stamps)
     for unit, scale in TIME_SCALE.items():
-        if period > 0 and PLAUSIBLE_HZ[0] <= 1 / (period * scale) < PLAUSIBLE_HZ[1]:
+        if period > 0 and PLAUSIBLE_HZ[0] <= 1 / (period * scale) <= 1.001 * PLAUSIBLE_HZ[1]:
             return unit
     must = f"timestamps must give {PLAUSIBLE_HZ[0]:g} to {PLAUSIBLE_HZ[1]:g} samples/s in s, ms, us or ns"
     raise DataError(where, must, f"a mean step of {period:.4g}", "Declare the time unit, or correct the column")

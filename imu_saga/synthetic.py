@@ -212,35 +212,41 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (samples, 3) specific force [m/s^2] and angular velocity [rad/s] in the body part's frame."""
     acc_gain, swing_gain, extra_pitch = placement
-    strength = np.exp(_drift(times_s, rng, 0.12))
-    motion = _motion(style, times_s, rng) * strength[:, None]
-    posture = np.array([0.0, style.tilt + extra_pitch, 0.0]) + np.stack([_drift(times_s, rng, 0.05)] * 3, axis=1)
+    strong, leaning = _wander(rng, 1), _wander(rng, 3)
+    tilt = np.array([0.0, style.tilt + extra_pitch, 0.0])
+
+    def motion_at(times: np.ndarray) -> np.ndarray:
+        return _motion(style, times) * np.exp(0.12 * _drift(times, strong))
+
+    def attitude_at(times: np.ndarray) -> np.ndarray:
+        return _rotations(tilt + 0.05 * _drift(times, leaning) + motion_at(times)[:, 3:] * swing_gain)
+
     step = 1e-3  # [s] of the central difference that turns attitude into angular velocity
-    later = _motion(style, times_s + step, None)[:, 3:] * strength[:, None] * swing_gain
-    before = _motion(style, times_s - step, None)[:, 3:] * strength[:, None] * swing_gain
-    attitude = _rotations(posture + motion[:, 3:] * swing_gain)
-    world = motion[:, :3] * acc_gain + np.array([0.0, 0.0, GRAVITY])
-    turning = np.swapaxes(_rotations(posture + before), 1, 2) @ _rotations(posture + later)
+    turning = np.swapaxes(attitude_at(times_s - step), 1, 2) @ attitude_at(times_s + step)
     skew = np.stack([turning[:, 2, 1], turning[:, 0, 2], turning[:, 1, 0]], axis=1)
     skew -= np.stack([turning[:, 1, 2], turning[:, 2, 0], turning[:, 0, 1]], axis=1)
-    return np.einsum("nji,nj->ni", attitude, world), skew / (4 * step)
+    shaking = rng.normal(0, 0.12, (len(times_s), 3)) * style.amplitude[:3].sum(axis=1)
+    world = (motion_at(times_s)[:, :3] + shaking) * acc_gain + np.array([0.0, 0.0, GRAVITY])
+    return np.einsum("nji,nj->ni", attitude_at(times_s), world), skew / (4 * step)
 
 
-def _motion(style: _Style, times_s: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
+def _motion(style: _Style, times_s: np.ndarray) -> np.ndarray:
     """Return (samples, 6): accelerations [m/s^2] and angles [rad]; postures sway slowly instead of striding."""
     stride_hz = style.stride_hz or 0.23
     angle = 2 * np.pi * stride_hz * times_s[:, None] * np.arange(1, HARMONICS + 1)
     cosine, sine = style.amplitude * np.cos(style.phase), style.amplitude * np.sin(style.phase)
-    motion = np.sin(angle) @ cosine.T + np.cos(angle) @ sine.T
-    if rng is not None:
-        motion[:, :3] += rng.normal(0, 0.12, (len(motion), 3)) * style.amplitude[:3].sum(axis=1)
-    return motion
+    return np.sin(angle) @ cosine.T + np.cos(angle) @ sine.T
 
 
-def _drift(times_s: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
-    """Return a slow wander of root mean square ``size``: three sines of periods between 5 and 40 s."""
-    hz, phase = rng.uniform(1 / 40, 1 / 5, 3), rng.uniform(0, 2 * np.pi, 3)
-    return size * np.sqrt(2 / 3) * np.sin(2 * np.pi * hz * times_s[:, None] + phase).sum(axis=1)
+def _wander(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw (3, count) frequencies [Hz], of periods between 5 and 40 s, and phases [rad] for ``_drift``."""
+    return rng.uniform(1 / 40, 1 / 5, (3, count)), rng.uniform(0, 2 * np.pi, (3, count))
+
+
+def _drift(times_s: np.ndarray, wander: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return (samples, count) slow wander of root mean square 1: three sines each."""
+    hz, phase = wander
+    return np.sqrt(2 / 3) * np.sin(2 * np.pi * hz * times_s[:, None, None] + phase).sum(axis=1)
 
 
 def _rotations(vectors: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     check_file(path)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             missing = [name for name in names if name not in stored.files]
             if missing:
                 must = f"must hold the arrays {', '.join(missing)}"
@@ -120,7 +120,7 @@ def check_file(path: Path) -> None:
 
 
 def _parse(path: Path, names: list[str], char: str, wanted: list[str], kinds: dict[str, type[str]]) -> pd.DataFrame:
-    _check_last_row(path, char, len(names))
+    _check_widths(path, char, len(names))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would cut a longer first row
@@ -155,16 +155,20 @@ def _frame(path: Path, names: list[str], char: str, wanted: list[str], kinds: di
     )
 
 
-def _check_last_row(path: Path, char: str, columns: int) -> None:
-    """Raise DataError when the file's last row is shorter than its header: the sign of a copy cut short."""
+def _check_widths(path: Path, char: str, columns: int) -> None:
+    """Raise DataError at the first row with more or fewer cells than the header: pandas would pad it or cut it."""
+    separator = char.encode()
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - (1 << 16)))
-        lines = [line for line in stream.read().splitlines() if line.strip()]
-    last = lines[-1].decode("utf-8", "replace") if lines else ""
-    found = len(last.split(char))
-    if found < columns and '"' not in last:
-        came = f"{found} columns in the last one, {last[:60]!r}"
-        raise DataError(path, f"every row must have the header's {columns} columns", came, "Copy or export it again")
+        for row, line in enumerate(stream, start=1):
+            if b'"' in line:  # quoted cells may hold separators and line ends: left to the parser
+                return
+            found = line.count(separator) + 1
+            if found != columns and line.strip():
+                shown = line[:60].decode("utf-8", "replace").strip()
+                must, came = f"must have the header's {columns} columns", f"{found} in {shown!r}"
+                raise DataError(
+                    f"{path}, row {row}", must, came, "Repair the row; if it is the last, copy the file again"
+                )
 
 
 def _numbers(column: pd.Series, path: Path) -> np.ndarray:

@@ -83,7 +83,8 @@ class SisFall(ImuDataset):
         if name is None:
             must = "name must be CODE_SUBJECT_TRIAL.txt, as in D01_SA01_R01.txt"
             raise DataError(path, must, path.name, "Use the official file, unchanged")
-        code, subject, trial = name.groups()
+        code, _, trial = name.groups()
+        subject = path.parent.name  # not the name's: SA15's five D17 files are called SE15
         counts = read_counts(path)
         signal = np.concatenate([counts[:, :3] * ACC_PER_COUNT, counts[:, 3:6] * GYRO_PER_COUNT], axis=1)
         return self._recording(signal, RAW_RATE_HZ, code, subject, trial)
@@ -93,6 +94,8 @@ class SisFall(ImuDataset):
         stored = read_arrays(path, (*fields, "code", "subject_names", "rate_hz"))
         signal = np.concatenate([stored["acc"], stored["gyro"]], axis=1)
         subjects, codes = stored["subject_names"].tolist(), stored["code"].tolist()
+        # Segments are ordered by subject's folder; SA15's five D17 trials are called SE15 and stand among SA15's.
+        stored["subject"] = np.minimum.accumulate(stored["subject"][::-1])[::-1]
         return [
             self._recording(
                 signal[start : start + length],
