@@ -20,7 +20,7 @@ for answer in runner.predict(inputs):  # float32, shape {shape}
 def model_card(manifest: Manifest) -> str:
     """Return the model card of a bundle as Markdown."""
     shape = f"(batch, {', '.join(map(str, manifest.input.shape))})"
-    backbone = manifest.details.get("backbone", manifest.kind)
+    backbone = manifest.details.get("backbone") or manifest.details.get("encoder") or manifest.kind
     method = manifest.details.get("method")
     title = f"# {backbone}" + (f", adapted with {method} and merged" if method else "")
     adapted = "The adapter is merged into the weights: the graph is the base model's, node for node."
@@ -33,9 +33,10 @@ def model_card(manifest: Manifest) -> str:
             f"Output `{manifest.output_name}`, float32, (batch, {len(manifest.classes)}): logits in class order.",
         ),
         _section("Preprocessing", _table(manifest.preprocessing, ("step", "value"))),
-        _section("Scores of the run", _table(manifest.scores, ("score", "value"))),
+        _section("Scores of the run", _table(_plain(manifest.scores), ("score", "value"))),
+        *_confusion(manifest),
         _section("Parity with PyTorch", _table(manifest.parity, ("measure", "value"))),
-        _section("How it was trained", _table(manifest.details, ("detail", "value"))),
+        _section("How it was trained", _table(_plain(manifest.details), ("detail", "value"))),
         _section("Files", _files(manifest)),
         _section("Run it", _RUN.format(shape=shape)),
         _section("Versions", _table(manifest.versions, ("package", "version"))),
@@ -45,6 +46,25 @@ def model_card(manifest: Manifest) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body.rstrip() or 'Not recorded.'}"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that fit a cell: numbers and words; the manifest holds the rest."""
+    return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
+
+
+def _confusion(manifest: Manifest) -> list[str]:
+    """Return the section of the confusion matrix, where the run recorded one."""
+    rows = manifest.scores.get("confusion")
+    if not isinstance(rows, list) or len(rows) != len(manifest.classes):
+        return []
+    head = f"| true \\\\ answer | {' | '.join(map(_cell, manifest.classes))} |\n|{'---|' * (len(rows) + 1)}"
+    lines = [f"| {_cell(name)} | {_cell_row(row)} |" for name, row in zip(manifest.classes, rows, strict=True)]
+    return [_section("Confusion matrix", "\n".join([head, *lines]))]
+
+
+def _cell_row(row: Any) -> str:
+    return " | ".join(map(_cell, row if isinstance(row, list) else [row]))
 
 
 def _files(manifest: Manifest) -> str:

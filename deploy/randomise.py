@@ -4,12 +4,12 @@ A freshly built model hides faults: its last norms are zero, its layers equal, i
 """
 
 import copy
-import math
 
 import torch
 from torch import nn
 
 _LEAST_VARIANCE = 1e-2
+_LEAST_VECTOR_SPREAD, _LEAST_MATRIX_SPREAD = 0.1, 0.02
 
 
 @torch.no_grad()
@@ -35,8 +35,8 @@ def randomised_copy(model: nn.Module, examples: torch.Tensor, *, generator: torc
 
 
 def _least_spread(parameter: torch.Tensor) -> float:
-    """Return the smallest standard deviation a parameter gets: 0.1 for vectors, 0.5 / sqrt(fan in) for the rest."""
-    return 0.1 if parameter.dim() < 2 else 0.5 / math.sqrt(parameter[0].numel())
+    """Return the smallest standard deviation a parameter gets: that of usual initial weights, so nothing dominates."""
+    return _LEAST_VECTOR_SPREAD if parameter.dim() < 2 else _LEAST_MATRIX_SPREAD
 
 
 def _measure_statistics(model: nn.Module, examples: torch.Tensor, generator: torch.Generator) -> None:
