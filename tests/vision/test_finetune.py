@@ -16,8 +16,9 @@ from shared_peft.errors import (
     TargetError,
     UnknownNameError,
 )
-from shared_peft.weights import read_tensors
+from shared_peft.weights import read_tensors, write_tensors
 from vision.adapt import method_names
+from vision.backbones import build_backbone
 from vision.datasets import draw_shots, open_images
 from vision.evaluate import evaluate_run, predict_logits
 from vision.finetune import FinetuneConfig, finetune, parse_fields, target_pattern
@@ -175,6 +176,22 @@ def test_class_folders_are_learned(small_conv_run, colour_folder, tmp_path):
     result = finetune(FinetuneConfig(**{**asked.__dict__, "data": str(colour_folder)}))
     assert result.results["accuracy"] >= 0.75
     assert load_run(tmp_path / "run").classes == ("blue", "green", "red")
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/mobilenet_v3_small", "vit_cifar10"])
+def test_library_models_go_through_a_run_folder_at_another_size(colour_folder, tmp_path, name):
+    start = build_backbone(name, 4, image_size=24)
+    write_tensors(tmp_path / "start.safetensors", start.model.state_dict())
+    asked = config(tmp_path / "start.safetensors", tmp_path / "run", shots=2, epochs=1, classes=(), image_size=24)
+    changes = {"backbone": name, "data": str(colour_folder), "method": "flora", "adapter": ("r=1",)}
+    result = finetune(FinetuneConfig(**{**asked.__dict__, **changes})).results
+    trained = load_run(tmp_path / "run")
+    assert trained.input_shape == (3, 24, 24)
+    assert evaluate_run(tmp_path / "run", str(colour_folder))[1].confusion == result["confusion"]
+    base = trained.build_base().state_dict()
+    assert {key: value.shape for key, value in base.items()} == {
+        key: value.shape for key, value in read_tensors(tmp_path / "run" / "model.safetensors").items()
+    }
 
 
 class TestRefusals:
