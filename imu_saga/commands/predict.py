@@ -16,10 +16,10 @@ from shared_peft.command import Command
 class PredictOptions:
     """Options of `python -m imu_saga predict`."""
 
-    file: tyro.conf.Positional[Path]
-    """A csv recording of any rate, with a header row."""
-    run: Path
+    run: tyro.conf.Positional[Path]
     """A finished fine-tuning run."""
+    file: tyro.conf.Positional[Path]
+    """A csv recording of any rate, with a header row, or a folder of them."""
     columns: tuple[str, ...] = ()
     """Options of the csv reader as NAME=VALUE: time=t acc=ax,ay,az gyro=gx,gy,gz acc_unit=g rate_hz=416 ..."""
     overlap: float = 0.0
@@ -50,5 +50,5 @@ COMMAND = Command(
     config=PredictOptions,
     run=run,
     summary="Classify a csv recording window by window.",
-    example="python -m imu_saga predict FILE.csv --run runs/finetune --out predictions.csv",
+    example="python -m imu_saga predict runs/finetune FILE.csv --out predictions.csv",
 )
