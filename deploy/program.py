@@ -56,9 +56,9 @@ def export_program(model: nn.Module, input_shape: tuple[int, ...]) -> ExportedPr
         with quiet_export(), torch.no_grad():
             return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:  # torch.export lets through whatever the model's own code raises under tracing
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
         must = "torch.export must trace it with a free batch"
-        fix = "Write the forward without branches on tensor values or on the batch's size"
+        fix = "Write the forward with x.shape[0] for len(x), without branches on tensor values or the batch"
         raise ExportError(type(model).__name__, must, reason, fix) from error
 
 

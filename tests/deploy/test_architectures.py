@@ -21,7 +21,7 @@ from vision.trained import save_examples, save_model
 
 CASES = [
     (image_model, "resnet20", "flora"),
-    (image_model, "vit_cifar10", "lora"),
+    (image_model, "vit_cifar10_postnorm", "lora"),
     (window_model, "limu", "lora_tsd"),
     (window_model, "saga", "flora"),
 ]

@@ -161,6 +161,17 @@ def test_branch_on_the_batch_size_is_refused(tmp_path, in_memory):
         export_model(trained_toy(_BatchBranch(), ConvNet), tmp_path / "bundle", target=in_memory)
 
 
+class _BatchAsNumber(ConvNet):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return super().forward(image) + torch.zeros(len(image), 1)
+
+
+def test_batch_read_with_len_is_refused_with_the_remedy(tmp_path, in_memory):
+    torch.manual_seed(0)
+    with pytest.raises(ExportError, match=r"specialized it to be a constant.*x\.shape\[0\] for len\(x\)"):
+        export_model(trained_toy(_BatchAsNumber(), ConvNet), tmp_path / "bundle", target=in_memory)
+
+
 def test_existing_folder_is_refused(tmp_path):
     with pytest.raises(ExportError, match="must be a new folder"):
         export_model(trained_toy(ConvNet(), ConvNet), tmp_path)

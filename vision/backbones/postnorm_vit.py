@@ -52,7 +52,7 @@ class PostNormViT(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (batch, in_chans, size, size) to logits (batch, num_classes)."""
         tokens = self.patch_embed(x)
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1) + self.pos_embed
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
         return self.mlp_head(self.transformer(tokens)[:, 0])
 
 
