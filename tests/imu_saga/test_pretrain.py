@@ -1,0 +1,181 @@
+"""Pre-training: what is learnt, what is counted, resuming, starting from checkpoints, and cost of the masks."""
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from imu_saga.card import load_encoder, read_card
+from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches, pretrain
+from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
+from shared_peft.errors import CheckpointError, DataError, RunError, TrainingError, UnknownNameError
+from shared_peft.training import RunFolder
+from shared_peft.weights import read_tensors
+from tests.imu_saga.planted import people
+
+SMALL = {"width": 16, "depth": 1, "heads": 2}
+TINY = PretrainConfig(steps=6, batch_size=16, options=SMALL)
+
+
+def folder(path) -> RunFolder:
+    return RunFolder.create(path, "imu_saga.pretrain", {}, resume=True)
+
+
+def test_the_loss_counts_hidden_and_measured_entries_only():
+    encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 40), SMALL)
+    model = Rebuilder(encoder, encoder.make_decoder()).eval()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 40, 6, generator=generator)
+    mask = torch.rand(3, 40, 6, generator=generator) < 0.3
+    valid = torch.rand(3, 40, generator=generator) < 0.8
+    mask[2] = False
+    with torch.no_grad():
+        found = model(x, mask, valid)
+        guess = model.decoder(model.encoder(torch.where(mask, 0.0, x)))
+    for row in range(2):
+        errors = [
+            (float(guess[row, t, c]) - float(x[row, t, c]) / (9.80665 if c < 3 else 1.0)) ** 2
+            for t in range(40)
+            for c in range(6)
+            if mask[row, t, c] and valid[row, t]
+        ]
+        assert float(found[row]) == pytest.approx(np.mean(errors), rel=1e-4)
+    assert float(found[2]) == 0.0
+
+
+def test_pretraining_rebuilds_better_than_the_mean_of_the_window():
+    windows = people(subjects=3)
+    windows = windows.subset(windows.labels < 2)
+    options = {"width": 32, "depth": 1, "heads": 2}
+    config = PretrainConfig(steps=150, batch_size=32, learning_rate=4e-3, options=options, weights={"point": 1.0})
+    model, _ = pretrain(windows, config, progress=None)
+    batches = mask_batches(windows, {"point": 1.0}, dataclasses.replace(config, seed=99))
+    x, mask, valid, _ = batches(0)
+    with torch.no_grad():
+        loss = float(model(x, mask, valid).mean())
+    truth = model.encoder.scaled(x)
+    seen = torch.where(mask, torch.nan, truth)
+    naive = (truth - seen.nanmean(1, keepdim=True)).square()[mask].mean()
+    assert loss < 0.5 * float(naive)
+
+
+def test_batches_depend_on_seed_and_number_only():
+    windows = people(subjects=2)
+    first, again = (mask_batches(windows, EQUAL_WEIGHTS, TINY) for _ in range(2))
+    again(0)
+    for one, other in zip(first(3), again(3), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first(3)[1], first(4)[1])
+
+
+@pytest.mark.parametrize("mixing", ["draw", "sum"])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch, mixing):
+    windows = people(subjects=2)
+    config = dataclasses.replace(TINY, steps=20, mixing=mixing)
+    whole, _ = pretrain(windows, config, folder(tmp_path / "whole"), progress=None)
+    import imu_saga.pretrain as module
+
+    original = module.mask_batches
+
+    def dying(*args):
+        inner = original(*args)
+
+        def batch(index):
+            if index == 13:
+                raise KeyboardInterrupt
+            return inner(index)
+
+        return batch
+
+    monkeypatch.setattr(module, "mask_batches", dying)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(windows, config, folder(tmp_path / "killed"), progress=None)
+    monkeypatch.setattr(module, "mask_batches", original)
+    resumed, result = pretrain(windows, config, folder(tmp_path / "killed"), resume=True, progress=None)
+    assert result.steps == 7
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_the_log_holds_a_loss_for_every_level(tmp_path):
+    pretrain(
+        people(subjects=2), dataclasses.replace(TINY, steps=4, batch_size=64), folder(tmp_path / "a"), progress=None
+    )
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert {f"loss_{name}" for name in EQUAL_WEIGHTS} <= rows[-1].keys()
+    assert len(rows) == 4
+
+
+def test_a_checkpoint_is_read_back_and_goes_on(tmp_path):
+    windows = people(subjects=2)
+    model, _ = pretrain(windows, TINY, folder(tmp_path / "a"), progress=None)
+    card = read_card(tmp_path / "a")
+    assert card.input == InputSpec(IMU_CHANNELS, 20.0, 40)
+    assert card.as_json()["units"] == ["m/s^2"] * 3 + ["rad/s"] * 3
+    name, encoder, decoder = load_encoder(tmp_path / "a", "limu", {}, card.input)
+    assert name == "saga"
+    for key, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, encoder.state_dict()[key])
+    assert decoder.keys() == model.decoder.state_dict().keys()
+    frozen = dataclasses.replace(TINY, learning_rate=1e-12, weight_decay=0.0, steps=1)
+    on, _ = pretrain(windows, frozen, start=tmp_path / "a", progress=None)
+    torch.testing.assert_close(on.state_dict(), model.state_dict())
+
+
+def test_a_checkpoint_of_six_channels_reads_an_accelerometer_alone(tmp_path):
+    pretrain(people(subjects=2), TINY, folder(tmp_path / "a"), progress=None)
+    _, encoder, _ = load_encoder(tmp_path / "a", "saga", {}, InputSpec(ACC_CHANNELS, 20.0, 60))
+    assert encoder(torch.zeros(1, 60, 3)).shape == (1, 30, 16)
+
+
+def test_wrong_checkpoints_are_refused(tmp_path, shared_root):
+    pretrain(people(subjects=2), TINY, folder(tmp_path / "a"), progress=None)
+    with pytest.raises(CheckpointError, match="must have the checkpoint's rate of 20 Hz, got 50 Hz. Use --rate-hz 20"):
+        load_encoder(tmp_path / "a", "saga", {}, InputSpec(IMU_CHANNELS, 50.0, 40))
+    with pytest.raises(DataError, match="channels must be among acc_x.*mag_x"):
+        load_encoder(tmp_path / "a", "saga", {}, InputSpec(("mag_x",), 20.0, 40))
+    with pytest.raises(RunError, match=r"must hold model.json.*finished pretrain or finetune run"):
+        load_encoder(tmp_path, "saga", {}, InputSpec(IMU_CHANNELS, 20.0, 40))
+    limu = shared_root / "weights" / "limu_bert" / "pretrain_base_uci_20_120.pt"
+    with pytest.raises(CheckpointError, match="names and shapes must be those of SagaEncoder"):
+        load_encoder(limu, "saga", {}, InputSpec(IMU_CHANNELS, 20.0, 120))
+    other = limu.with_name("limu_bert_x.pt")
+    with pytest.raises(CheckpointError, match=r"position.weight \(20, 72\) instead of \(120, 72\)"):
+        load_encoder(other, "limu", {}, InputSpec(IMU_CHANNELS, 20.0, 120))
+    assert "encoder.norm.weight" in read_tensors(tmp_path / "a" / "model.safetensors")
+
+
+def test_what_cannot_be_pretrained_is_refused():
+    windows = people(subjects=2)
+    with pytest.raises(DataError, match="at least 2 windows, got 1"):
+        pretrain(windows.subset(np.array([0])), TINY, progress=None)
+    with pytest.raises(UnknownNameError, match="encoder: name must be one of"):
+        pretrain(windows, dataclasses.replace(TINY, encoder="lstm"), progress=None)
+    with pytest.raises(UnknownNameError, match="masking level: name must be one of"):
+        pretrain(windows, dataclasses.replace(TINY, weights={"spans": 1.0}), progress=None)
+    with pytest.raises(TrainingError, match="step 0: the loss must be finite, got nan"):
+        pretrain(dataclasses.replace(windows, x=windows.x * np.float32("nan")), TINY, progress=None)
+
+
+def test_masks_of_all_levels_cost_a_tenth_of_a_step():
+    windows = people(subjects=6, each=8, samples=120)
+    batches = mask_batches(windows, EQUAL_WEIGHTS, PretrainConfig(batch_size=128))
+    encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 120))
+    model = Rebuilder(encoder, encoder.make_decoder())
+    x, mask, valid, _ = batches(0)
+    model(x, mask, valid).mean().backward()
+
+    def seconds(call) -> float:
+        taken = []
+        for index in range(3):
+            start = time.process_time()
+            call(index)
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    step = seconds(lambda index: model(x, mask, valid).mean().backward())
+    assert seconds(batches) < 0.1 * step
