@@ -43,8 +43,8 @@ class PeftModel(nn.Module):
         attach(model, config, adapter_name, generator=generator)
         self.base_model = model
         self.peft_config: dict[str, AdapterConfig] = {adapter_name: config}
-        self.training = model.training
         self.set_adapter(adapter_name)
+        self.train(model.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model with its active adapters."""
@@ -64,10 +64,9 @@ class PeftModel(nn.Module):
         Raises:
             AdapterError, TargetError, RankError: see `attach`; the model is then unchanged.
         """
+        self._refuse_merged("add_adapter")
         attach(self.base_model, config, adapter_name, generator=generator)
-        self.peft_config[adapter_name] = config
-        self.train(self.training)
-        self.set_adapter(self.active_adapters)
+        self._welcome(adapter_name, config)
 
     @property
     def active_adapters(self) -> list[str]:
@@ -220,9 +219,8 @@ class PeftModel(nn.Module):
         Raises:
             CheckpointError: files that are missing, damaged, or do not fit; the model is then unchanged.
         """
-        self.peft_config[adapter_name] = storage.load(self.base_model, Path(directory), adapter_name)
-        self.train(self.training)
-        self.set_adapter(self.active_adapters)
+        self._refuse_merged("load_adapter")
+        self._welcome(adapter_name, storage.load(self.base_model, Path(directory), adapter_name))
 
     @classmethod
     def from_pretrained(cls, model: nn.Module, directory: str | Path, adapter_name: str = "default") -> "PeftModel":
@@ -236,11 +234,16 @@ class PeftModel(nn.Module):
         config = storage.load(model, Path(directory), adapter_name)
         peft_model.base_model = model
         peft_model.peft_config = {adapter_name: config}
-        peft_model.training = model.training
         peft_model.set_adapter(adapter_name)
         return peft_model.train(model.training)
 
     # inside
+
+    def _welcome(self, adapter_name: str, config: AdapterConfig) -> None:
+        """Know a newly attached adapter, with the active ones and the modes as they were."""
+        self.peft_config[adapter_name] = config
+        self.set_adapter(self.active_adapters)
+        self.train(self.training)
 
     def _layers(self) -> list[AdapterLayer]:
         return [layer for _, layer in adapter_layers(self.base_model)]

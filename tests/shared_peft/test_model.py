@@ -334,3 +334,23 @@ def test_autocast_matches_full_precision_to_bfloat16_rounding() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for mode in (True, False):
             assert torch.allclose(model.train(mode)(X).float(), answers["both"], rtol=0.05, atol=0.15)
+
+
+def test_a_model_in_training_mode_keeps_its_frozen_batch_norms_still_from_the_start() -> None:
+    network = Network().train()
+    model = get_peft_model(network, LoraConfig(r=2))
+    before = model.norm.running_mean.clone()
+    model(X)
+    assert model.training
+    assert model.stem.training
+    assert torch.equal(model.norm.running_mean, before)
+
+
+def test_a_merged_model_takes_no_further_adapter_and_stays_as_it_is() -> None:
+    model, answers = two_adapters()
+    model.set_adapter("a")
+    model.merge_adapter()
+    with pytest.raises(AdapterError, match="add_adapter: needs an unmerged model, got merged weights"):
+        model.add_adapter("c", LoraConfig(r=1))
+    assert close(model(X), answers["a"])
+    assert set(model.peft_config) == {"a", "b"}
