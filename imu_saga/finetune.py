@@ -145,6 +145,7 @@ def finetune(
         raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
     spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1])
     name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
+    classifier.calibrate(torch.from_numpy(windows.x))
     model = attach_method(classifier, config)
     training = TrainConfig(
         steps=config.steps,

@@ -80,8 +80,8 @@ def _exported(runs: list[Path], out: Path) -> Chapter:
         agreement = f"{100 * parity['top1_agreement']:.0f} %"
         rows.append((run.name, f"{size / 1e3:.0f}", nodes, added, f"{difference:.1e}", agreement))
     note = (
-        "The adapted PyTorch model against the ONNX file of the merged one, in onnxruntime at batch 1, 4 and 7: on real "
-        "inputs and once more with randomised weights; nodes in its graph beside the unadapted network's."
+        "The adapted PyTorch model against the ONNX file of the merged one, in onnxruntime at batch 1, 4 and 7, on "
+        "real inputs and once more with randomised weights; nodes in its graph beside the unadapted network's."
     )
     columns = ("run", "size [kB]", "nodes", "more than base", "max |difference|", "same answer")
     text = "Every model above as a bundle: one ONNX file, a manifest, a golden sample, and the gates it passed."

@@ -1,6 +1,7 @@
 """The vision half of the demo: small networks learn five digits, adapters teach them the other five."""
 
 from pathlib import Path
+from typing import Any
 
 from deploy.demo.figures import confusion_matrices
 from deploy.demo.report import Chapter
@@ -11,8 +12,10 @@ from vision.pretrain import PretrainConfig, pretrain
 FIRST_HALF, SECOND_HALF = tuple("01234"), tuple("56789")
 SHOTS = 10
 BACKBONES = {"small_vit": "small ViT", "small_conv": "small ConvNet"}
+EPOCHS = {"small_vit": 30, "small_conv": 15}
 METHODS = {"probe": "linear probe", "flora": "FLoRA", "lora_tsd": "LoRA-TSD"}
-ADAPTERS = {"probe": (), "flora": ("r=4",), "lora_tsd": ("r=2", "lora_alpha=4", "warmup_steps=30")}
+LEARNING_RATES = {"probe": 1e-2, "flora": 1.5e-2, "lora_tsd": 1.5e-2}
+RANK = "r=4"
 
 
 def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
@@ -28,23 +31,10 @@ def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     rows, matrices, runs = [], {}, []
     for backbone, words in BACKBONES.items():
         upstream = out / f"{backbone}_upstream"
-        start = pretrain(PretrainConfig(backbone, "digits", upstream, classes=FIRST_HALF, seed=seed), progress=True)
-        rows.append(_row(f"{words}, digits 0-4, all images", start.results))
+        rows.append(_row(f"{words}, digits 0-4, all images", _pretrained(backbone, upstream, seed)))
         for method, name in METHODS.items():
             run = out / f"{backbone}_{method}"
-            config = FinetuneConfig(
-                backbone=backbone,
-                data="digits",
-                out=run,
-                checkpoint=upstream,
-                method=method,
-                adapter=ADAPTERS[method],
-                shots=SHOTS,
-                classes=SECOND_HALF,
-                augment="shift",
-                seed=seed,
-            )
-            results = finetune(config, progress=True).results
+            results = _adapted(backbone, upstream, method, run, seed)
             rows.append(_row(f"{words}, digits 5-9, {name}", results))
             matrices[f"{words}, {name}"] = results["confusion"]
             runs.append(run)
@@ -65,6 +55,41 @@ def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     return Chapter("New digits from ten images", text, (table, *pictures)), runs
 
 
-def _row(name: str, results: dict) -> tuple[str, ...]:
+def _pretrained(backbone: str, out: Path, seed: int) -> dict[str, Any]:
+    config = PretrainConfig(
+        backbone=backbone,
+        data="digits",
+        out=out,
+        classes=FIRST_HALF,
+        epochs=EPOCHS[backbone],
+        batch_size=32,
+        learning_rate=3e-3,
+        augment="none",
+        seed=seed,
+    )
+    return pretrain(config, progress=True).results
+
+
+def _adapted(backbone: str, start: Path, method: str, out: Path, seed: int) -> dict[str, Any]:
+    config = FinetuneConfig(
+        backbone=backbone,
+        data="digits",
+        out=out,
+        checkpoint=start,
+        method=method,
+        adapter=() if method == "probe" else (RANK,),
+        shots=SHOTS,
+        classes=SECOND_HALF,
+        epochs=40,
+        batch_size=25,
+        learning_rate=LEARNING_RATES[method],
+        head_learning_rate=1e-2,
+        augment="none",
+        seed=seed,
+    )
+    return finetune(config, progress=True).results
+
+
+def _row(name: str, results: dict[str, Any]) -> tuple[str, ...]:
     parameters = results["parameters"]["trainable"]
     return name, f"{results['accuracy']:.3f}", f"{results['macro_f1']:.3f}", f"{parameters:,}"

@@ -59,7 +59,8 @@ def masked_window(
                 axis.set_ylabel(level, fontsize=8)
             if row == len(masks) - 1:
                 axis.set_xlabel("time [s]", fontsize=8)
-    axes[0][-1].legend(fontsize=7, frameon=False, loc="upper right")
+    lines = axes[0][0].get_legend_handles_labels()
+    figure.legend(*lines, fontsize=8, frameon=False, loc="outside upper right", ncols=2)
     note = "Shaded samples were hidden from the network; the orange line is what it put there. One row a masking level."
     return Picture("A masked window, rebuilt", _as_svg(figure), note)
 
@@ -88,8 +89,8 @@ def search_trace(scores: Sequence[float], weights: Sequence[Mapping[str, float]]
     lower.set_xlabel("trial", fontsize=8)
     lower.set_xticks(trials)
     lower.legend(fontsize=7, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-    note = "Each bar is one trial: four levels' loss weights above, the score they led to on validation people."
-    return Picture("Search for the loss weights", _as_svg(figure), note.replace("above", "below"))
+    note = "Above, the score each trial led to on people kept for validation; below it, the four loss weights tried."
+    return Picture("Search for the loss weights", _as_svg(figure), note)
 
 
 def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Picture:
@@ -99,8 +100,12 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
         matrices: counts by title, rows are true classes.
         classes: class names.
     """
-    figure, (axes,) = _axes(1, len(matrices), width=2.0 + 0.16 * len(classes), height=2.0 + 0.16 * len(classes))
-    for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
+    side, columns = 1.6 + 0.3 * len(classes), min(2, len(matrices))
+    figure, grid = _axes(-(-len(matrices) // columns), columns, width=side, height=side)
+    axes = list(grid.flat)
+    for unused in axes[len(matrices) :]:
+        unused.set_axis_off()
+    for number, (axis, (title, counts)) in enumerate(zip(axes, matrices.items(), strict=False)):
         shares = np.asarray(counts, dtype=float)
         shares = 100 * shares / np.maximum(shares.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Oranges", vmin=0, vmax=100)
@@ -108,9 +113,9 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
             colour = "white" if shares[row, column] > 60 else _INK
             axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
         axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=7)
-        axis.set_yticks(range(len(classes)), classes if axis is axes[0] else [], fontsize=7)
+        axis.set_yticks(range(len(classes)), classes, fontsize=7)
         axis.set_title(title, fontsize=8)
-    axes[0].set_ylabel("true class", fontsize=8)
+        axis.set_ylabel("true class" if number % columns == 0 else "", fontsize=8)
     return Picture(
         "Confusion matrices", _as_svg(figure), "Per cent of each true class (row) given each answer (column)."
     )

@@ -30,7 +30,7 @@ def image_model(backbone: str, method: str, classes: int = 10) -> TrainedModel:
     built = build_backbone(backbone, classes)
     data = built.data
     shape = (data.channels, data.size, data.size)
-    model = fill(adapt(built, method, {}).model)
+    model = fill(adapt(built, method, {"r": 2}).model)
     return _trained("vision", model, lambda: build_from_spec(built.spec).model, "image", shape, classes, backbone)
 
 
