@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from shared_peft.errors import ExportError
 TOLERANCE = 1e-4
 BATCHES = (1, 4, 7)
 _ROWS = 28
+_LARGEST_RANDOM_LOGIT = 10.0
 _LEAST_SPREAD = 10 * TOLERANCE
 
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -25,7 +26,7 @@ class BatchParity:
     Args:
         batch: rows given at once.
         rows: rows compared in all.
-        max_abs_difference: largest difference between two logits.
+        max_abs_difference: largest difference between two logits, divided by the scale.
         top1_agreement: share of rows with the same first class, in [0, 1].
     """
 
@@ -41,13 +42,16 @@ class WeightsParity:
 
     Args:
         weights: "trained" or "randomised".
-        largest_logit: largest absolute logit seen, the scale of the differences.
-        spread: largest range of a class's logit over the rows.
+        largest_logit: largest absolute logit seen.
+        scale: what logits are divided by before they are compared: 1 for trained weights; for random ones, whose size
+            means nothing, what brings the largest logit down to 10 (as dividing the head's weights by it would).
+        spread: largest range of a class's logit over the rows, divided by the scale.
         batches: one entry a batch size.
     """
 
     weights: str
     largest_logit: float
+    scale: float
     spread: float
     batches: tuple[BatchParity, ...]
 
@@ -111,7 +115,10 @@ def compare_answers(model: nn.Module, run: Runner, examples: torch.Tensor, weigh
             seen.append(expected)
         batches.append(BatchParity(batch, count, difference, agreeing / count))
     logits = np.concatenate(seen)
-    return WeightsParity(weights, float(np.abs(logits).max()), float(np.ptp(logits, axis=0).max()), tuple(batches))
+    largest, spread = float(np.abs(logits).max()), float(np.ptp(logits, axis=0).max())
+    scale = max(1.0, largest / _LARGEST_RANDOM_LOGIT) if weights == "randomised" else 1.0
+    scaled = (replace(row, max_abs_difference=row.max_abs_difference / scale) for row in batches)
+    return WeightsParity(weights, largest, scale, spread / scale, tuple(scaled))
 
 
 def _largest_difference(expected: np.ndarray, got: np.ndarray, batch: int) -> float:

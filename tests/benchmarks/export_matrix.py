@@ -10,16 +10,15 @@ import warnings
 from pathlib import Path
 
 from deploy import export_model
-from imu_saga.encoder import ENCODERS
 from shared_peft import METHODS
-from tests.deploy.architectures import IMAGE_BACKBONES, image_model, window_model
+from tests.deploy.architectures import IMAGE_BACKBONES, WINDOWS, image_model, window_model
 
 TIMM = ("timm/vit_tiny_patch16_224", "timm/convnext_atto", "torchvision/mobilenet_v3_small", "torchvision/resnet18")
 
 
 def main(names: list[str]) -> None:
     """Print one Markdown row an export."""
-    makers = {name: image_model for name in (*IMAGE_BACKBONES, *TIMM)} | dict.fromkeys(ENCODERS.names(), window_model)
+    makers = {name: image_model for name in (*IMAGE_BACKBONES, *TIMM)} | dict.fromkeys(WINDOWS, window_model)
     print("| model | method | nodes | base nodes | max difference, filled | randomised | MB | s |")
     print("|---|---|---|---|---|---|---|---|")
     for name in names or makers:

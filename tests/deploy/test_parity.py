@@ -28,6 +28,18 @@ def test_known_offset_is_measured_at_every_batch():
     assert measured.spread == pytest.approx(float((EXAMPLES.amax(0) - EXAMPLES.amin(0)).max()))
 
 
+def test_size_of_random_weights_cancels_out_and_that_of_trained_ones_does_not():
+    def run(x):
+        return x * np.float32(1 + 1e-3)
+
+    large = EXAMPLES * 1000
+    largest = float(large.abs().max())
+    assert _measure(run, large).batches[0].max_abs_difference == pytest.approx(1e-3 * largest, rel=1e-2)
+    measured = _measure(run, large, "randomised")
+    assert measured.scale == pytest.approx(largest / 10)
+    assert measured.batches[0].max_abs_difference == pytest.approx(1e-2, rel=1e-2)
+
+
 def test_swapped_classes_lower_the_agreement():
     measured = _measure(lambda x: x[:, ::-1])
     same = (EXAMPLES.argmax(1) == EXAMPLES.flip(1).argmax(1)).float()
