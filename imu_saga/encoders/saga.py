@@ -12,6 +12,7 @@ from imu_saga.encoder import ENCODERS, Encoder, InputSpec
 from shared_peft.errors import ConfigError
 
 TOKENS = 30
+POSITION_SCALE = 0.1  # beside a normalised stem: at 1 the positions drown the signal (docs/RESULTS.md)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,16 @@ class SagaEncoder(Encoder):
         self.stem_out = nn.Conv1d(width // 2, width, 5, stride=2, padding=2)
         tokens = math.ceil(math.ceil(spec.samples / half) / 2)
         seconds = torch.arange(tokens) * self.patch / spec.rate_hz
-        self.register_buffer("positions", position_features(seconds, width), persistent=False)
+        positions = POSITION_SCALE * position_features(seconds, width)
+        self.register_buffer("positions", positions, persistent=False)
+        self.stem_norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens, shape (windows, tokens, width)."""
         h = functional.gelu(self.stem_in(self.scaled(x).transpose(1, 2)))
-        h = self.stem_out(h).transpose(1, 2) + self.positions
+        h = self.stem_norm(self.stem_out(h).transpose(1, 2)) + self.positions
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
