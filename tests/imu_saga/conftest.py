@@ -6,9 +6,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Run a test on one thread, so that its timing does not depend on what else runs."""
+    """Run these tests on one thread, so that their timing does not depend on what else runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
