@@ -36,8 +36,12 @@ class DataOptions:
     """Seed of the choice of held-out subjects."""
 
 
-def parsed_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parsed_options(pairs: tuple[str, ...], flag: str = "--data-options") -> dict[str, Any]:
     """Return NAME=VALUE pairs as a mapping; values are JSON where they parse, comma-separated lists, or text.
+
+    Args:
+        pairs: as typed.
+        flag: where they were typed, for the error message.
 
     Raises:
         ConfigError: a pair without "=".
@@ -46,7 +50,7 @@ def parsed_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ConfigError("--data-options", "must be NAME=VALUE", repr(pair), "Write for example placement=watch")
+            raise ConfigError(flag, "must be NAME=VALUE", repr(pair), "Put = between the name and its value")
         try:
             options[name] = json.loads(text)
         except json.JSONDecodeError:

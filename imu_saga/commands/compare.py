@@ -53,6 +53,7 @@ def run(options: CompareOptions) -> None:
         methods=options.methods,
     )
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
+    described["protocol"] = to_json(config)  # defaults included, so that a resumed table never mixes two recipes
     folder = RunFolder.create(options.out, "imu_saga.compare", described, resume=options.resume)
     with folder.locked():
         records = run_protocol(sides(options.source), config, folder, tell=_say)

@@ -36,7 +36,7 @@ def run(options: PredictOptions) -> None:
     found = predict_csv(
         trained,
         options.file,
-        options=parsed_options(options.columns),
+        options=parsed_options(options.columns, "--columns"),
         overlap=options.overlap,
         min_valid=options.min_valid,
     )

@@ -50,13 +50,13 @@ class PretrainOptions:
 
 def pretrain_config(options: PretrainOptions) -> PretrainConfig:
     """Return the library's configuration."""
-    weights = parsed_options(options.weights) or dict(EQUAL_WEIGHTS)
+    weights = parsed_options(options.weights, "--weights") or dict(EQUAL_WEIGHTS)
     if options.weights_from is not None:
         weights = RunFolder(options.weights_from).read(BEST)["weights"]
     return PretrainConfig(
         weights={name: float(value) for name, value in weights.items()},
         encoder=options.encoder,
-        options=parsed_options(options.encoder_options),
+        options=parsed_options(options.encoder_options, "--encoder-options"),
         mixing="sum" if options.mixing == "sum" else "draw",
         steps=options.steps,
         batch_size=options.batch_size,
