@@ -11,6 +11,8 @@ MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
 def registry_tables() -> str:
     """Return one Markdown table for each registry a user picks names from."""
+    import imu_saga.encoders
+    import imu_saga.masking  # noqa: F401  (both register their members)
     from deploy.target import EXPORT_TARGETS
     from imu_saga.baselines import BASELINES
     from imu_saga.datasets import DATASETS

@@ -26,7 +26,7 @@ from shared_peft.config import to_json
 from shared_peft.training import Classification, RunFolder
 
 SHOTS, TRIALS = 10, 8
-PRETRAINING = PretrainConfig(steps=400, batch_size=128)
+PRETRAINING = PretrainConfig(steps=250)
 SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, finetune_steps=40)
 TUNED_STEPS = 150
 
