@@ -25,10 +25,10 @@ from imu_saga.windows import WindowSet
 from shared_peft.config import to_json
 from shared_peft.training import Classification, RunFolder
 
-SHOTS, TRIALS = 10, 8
-PRETRAINING = PretrainConfig(steps=250)
-SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, finetune_steps=40)
-TUNED_STEPS = 150
+SHOTS, TRIALS = 10, 7
+PRETRAINING = PretrainConfig(steps=200, batch_size=64)
+SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, finetune_steps=25)
+TUNED = FinetuneConfig(steps=150, batch_size=32)
 
 
 def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
@@ -62,7 +62,7 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         ("Saga, found weights, LoRA-TSD", "lora_tsd", searched),
     ):
         run = out / f"activity_{method}_{start.name if start else 'none'}"
-        scores[name] = _finetuned(few, test, FinetuneConfig(method, steps=TUNED_STEPS, seed=seed), start, run)
+        scores[name] = _finetuned(few, test, replace(TUNED, method=method, seed=seed), start, run)
         runs.append(run)
     table = _table(scores, len(split.held_out))
     matrices = confusion_matrices({name: score.confusion for name, score in scores.items()}, windows.classes)
