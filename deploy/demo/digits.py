@@ -49,7 +49,9 @@ def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         "each of 5 to 9. The linear probe trains a new head; the adapters also move the frozen layers."
     )
     pictures = [
-        confusion_matrices({k: v for k, v in matrices.items() if words in k}, SECOND_HALF)
+        confusion_matrices(
+            f"Confusion matrices, {words}", {k: v for k, v in matrices.items() if words in k}, SECOND_HALF
+        )
         for words in BACKBONES.values()
     ]
     return Chapter("New digits from ten images", text, (table, *pictures)), runs

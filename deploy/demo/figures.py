@@ -93,10 +93,11 @@ def search_trace(scores: Sequence[float], weights: Sequence[Mapping[str, float]]
     return Picture("Search for the loss weights", _as_svg(figure), note)
 
 
-def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Picture:
+def confusion_matrices(title: str, matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Picture:
     """Draw confusion matrices side by side; each row is a true class and sums to 100 %.
 
     Args:
+        title: of the picture.
         matrices: counts by title, rows are true classes.
         classes: class names.
     """
@@ -105,7 +106,7 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
     axes = list(grid.flat)
     for unused in axes[len(matrices) :]:
         unused.set_axis_off()
-    for number, (axis, (title, counts)) in enumerate(zip(axes, matrices.items(), strict=False)):
+    for number, (axis, (name, counts)) in enumerate(zip(axes, matrices.items(), strict=False)):
         shares = np.asarray(counts, dtype=float)
         shares = 100 * shares / np.maximum(shares.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Oranges", vmin=0, vmax=100)
@@ -114,11 +115,9 @@ def confusion_matrices(matrices: Mapping[str, Sequence[Sequence[int]]], classes:
             axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=colour)
         axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=7)
         axis.set_yticks(range(len(classes)), classes, fontsize=7)
-        axis.set_title(title, fontsize=8)
+        axis.set_title(name, fontsize=8)
         axis.set_ylabel("true class" if number % columns == 0 else "", fontsize=8)
-    return Picture(
-        "Confusion matrices", _as_svg(figure), "Per cent of each true class (row) given each answer (column)."
-    )
+    return Picture(title, _as_svg(figure), "Per cent of each true class (row) given each answer (column).")
 
 
 def _axes(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Any, Any]:

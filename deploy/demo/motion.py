@@ -65,7 +65,9 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         scores[name] = _finetuned(few, test, replace(TUNED, method=method, seed=seed), start, run)
         runs.append(run)
     table = _table(scores, len(split.held_out))
-    matrices = confusion_matrices({name: score.confusion for name, score in scores.items()}, windows.classes)
+    matrices = confusion_matrices(
+        "Confusion matrices", {name: score.confusion for name, score in scores.items()}, windows.classes
+    )
     trace = search_trace(
         [trial["score"] for trial in found.trials],
         [trial["weights"] for trial in found.trials],
@@ -118,8 +120,7 @@ def _table(scores: dict[str, Classification], people: int) -> Table:
 def _rebuilt(rebuilder: Rebuilder, test: WindowSet, seed: int) -> Picture:
     """Draw one walking window of a held-out person, hidden by every level in turn."""
     levels = MASKING_LEVELS.names()
-    moving = test.x[:, :, :3].std(axis=(1, 2)).argsort()
-    row = moving[int(0.7 * len(moving))]
+    row = np.flatnonzero(test.labels == test.classes.index("walk"))[0]
     x, valid = torch.from_numpy(test.x[row : row + 1]), torch.from_numpy(test.valid[row : row + 1])
     generator = torch.Generator().manual_seed(seed)
     masks = draw_every_level(x, valid, levels, generator, rate_hz=test.rate_hz, channels=test.channels)[0]

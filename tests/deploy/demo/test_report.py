@@ -36,7 +36,9 @@ def drawn(picture: object) -> str:
 
 
 def test_confusion_matrices_show_shares_of_each_true_class() -> None:
-    picture = confusion_matrices({"a": [[3, 1], [0, 0]], "b": [[1, 1], [1, 4]], "c": [[1, 0], [0, 1]]}, ["x", "y"])
+    picture = confusion_matrices(
+        "Confusion", {"a": [[3, 1], [0, 0]], "b": [[1, 1], [1, 4]], "c": [[1, 0], [0, 1]]}, ["x", "y"]
+    )
     comments = re.findall(r"<!-- (.*?) -->", drawn(picture))
     assert comments.count("75") == 1
     assert comments.count("25") == 1
@@ -57,7 +59,7 @@ def test_a_masked_window_has_a_row_a_level() -> None:
 
 
 def test_the_page_is_one_file_without_requests() -> None:
-    picture = confusion_matrices({"a": [[1, 0], [0, 1]]}, ["x", "y"])
+    picture = confusion_matrices("Confusion", {"a": [[1, 0], [0, 1]]}, ["x", "y"])
     text = page("Title", "Lead.", [Chapter("One", "Words.", (TABLE, picture))], ["Command: x"])
     assert text.startswith("<!doctype html>")
     assert not re.findall(r"(?:src|href)='(?!data:|#)", text)
