@@ -142,15 +142,11 @@ class PeftModel(nn.Module):
         names = tuple(self._active if adapter_names is None else adapter_names)
         for name in names:
             self._known(name)
-        done: list[AdapterLayer] = []
-        try:
+        with contextlib.ExitStack() as undo:
             for layer in self._layers():
                 layer.merge(names, safe=safe_merge)
-                done.append(layer)
-        except Exception:
-            for layer in done:
-                layer.unmerge()
-            raise
+                undo.callback(layer.unmerge)
+            undo.pop_all()
 
     def unmerge_adapter(self) -> None:
         """Put the original base weights back, bit for bit; does nothing where nothing is merged."""

@@ -14,6 +14,8 @@ from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, TrainingError
 from shared_peft.training.run import RunFolder
 
+CHECKPOINT = "checkpoint.pt"
+
 Batch = Sequence[torch.Tensor]
 Objective = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, dict[str, float]]]
 
@@ -125,51 +127,86 @@ def train(
     Raises:
         TrainingError: nothing is trainable, or a loss is not finite.
     """
+    started = time.perf_counter()
     from accelerate import Accelerator  # noqa: PLC0415  (slow to import; not needed to use adapters)
 
     groups = _groups(model, parameters)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
-    optimizer = torch.optim.AdamW(
-        groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=accelerator.mixed_precision != "fp16"
-    )
+    fused = accelerator.mixed_precision != "fp16"
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    checkpoint = folder.path / "checkpoint.pt" if folder else None
-    first = _restore(model, optimizer, checkpoint) if resume and checkpoint else 0
+    first = _restore(model, optimizer, folder.path / CHECKPOINT) if resume and folder else 0
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
     prepared.train()
-    started, loss_value = time.perf_counter(), math.nan
-    bar = _progress_bar(progress, config.steps, first) if accelerator.is_main_process else None
+    book = _Book(model, optimizer, config, folder, first, progress) if accelerator.is_main_process else None
+    loss_value = math.nan
     for step in range(first, config.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(step, config)
-        logs: dict[str, float] = {}
-        for micro in range(config.gradient_accumulation):
-            index = step * config.gradient_accumulation + micro
-            torch.manual_seed((config.seed * 7_368_787 + index * 1_009 + accelerator.process_index) % 2**63)
-            batch = _my_rows(batches(index), accelerator)
-            with accelerator.autocast():
-                loss, logs = objective(prepared, batch, step)
-            accelerator.backward(loss / config.gradient_accumulation)
+        loss, logs = _gradients(prepared, objective, batches, config, accelerator, step)
         loss_value = _finite(loss, step, folder)
         if config.clip_norm:
             accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip_norm)
         prepared_optimizer.step()
         prepared_optimizer.zero_grad(set_to_none=True)
-        done = step + 1
         if after_step is not None:
-            after_step(done, optimizer)
-        if accelerator.is_main_process:
-            if bar is not None:
-                bar.update()
-                bar.set_postfix(loss=f"{loss_value:.4f}", refresh=False)
-            if folder and (done % config.log_every == 0 or done == config.steps):
-                seconds = round(time.perf_counter() - started, 3)
-                folder.log(step=done, loss=loss_value, lr=optimizer.param_groups[0]["lr"], seconds=seconds, **logs)
-            if checkpoint and config.checkpoint_every and done % config.checkpoint_every == 0:
-                _save(model, optimizer, done, checkpoint)
-    if bar is not None:
-        bar.close()
+            after_step(step + 1, optimizer)
+        if book is not None:
+            book.keep(step + 1, loss_value, logs)
     return TrainResult(max(0, config.steps - first), loss_value, time.perf_counter() - started)
+
+
+def _gradients(
+    model: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Batch],
+    config: TrainConfig,
+    accelerator: Any,
+    step: int,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Add up the gradients of one optimiser step; return the last micro batch's loss and logs."""
+    loss, logs = torch.tensor(math.nan), {}
+    for micro in range(config.gradient_accumulation):
+        index = step * config.gradient_accumulation + micro
+        torch.manual_seed((config.seed * 7_368_787 + index * 1_009 + accelerator.process_index) % 2**63)
+        batch = _my_rows(batches(index), accelerator)
+        with accelerator.autocast():
+            loss, logs = objective(model, batch, step)
+        accelerator.backward(loss / config.gradient_accumulation)
+    return loss, logs
+
+
+class _Book:
+    """Keeps the progress bar, metrics.jsonl and the checkpoint of a run up to date."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        folder: RunFolder | None,
+        first: int,
+        progress: str | None,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.folder = model, optimizer, config, folder
+        self.started = time.perf_counter()
+        self.bar = _progress_bar(progress, config.steps, first)
+
+    def keep(self, done: int, loss: float, logs: dict[str, float]) -> None:
+        """Record that ``done`` steps are done."""
+        last = done == self.config.steps
+        if self.bar is not None:
+            self.bar.update()
+            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            if last:
+                self.bar.close()
+        if self.folder is None:
+            return
+        if done % self.config.log_every == 0 or last:
+            seconds = round(time.perf_counter() - self.started, 3)
+            self.folder.log(step=done, loss=loss, lr=self.optimizer.param_groups[0]["lr"], seconds=seconds, **logs)
+        if self.config.checkpoint_every and done % self.config.checkpoint_every == 0:
+            _save(self.model, self.optimizer, done, self.folder.path / CHECKPOINT)
 
 
 def _groups(model: nn.Module, parameters: Any) -> list[Any]:
@@ -188,7 +225,7 @@ def _my_rows(batch: Batch, accelerator: Any) -> list[torch.Tensor]:
 def _finite(loss: torch.Tensor, step: int, folder: RunFolder | None) -> float:
     value = float(loss.detach())
     if not math.isfinite(value):
-        saved = folder is not None and (folder.path / "checkpoint.pt").exists()
+        saved = folder is not None and (folder.path / CHECKPOINT).exists()
         fix = "Lower the learning rate" + (
             f"; the last good checkpoint is in {folder.path}" if saved and folder else ""
         )
