@@ -51,4 +51,4 @@ def test_secret_path_is_found(tmp_path):
 
 def test_units_names_and_addresses_are_no_paths(tmp_path):
     (tmp_path / "file").write_text("m/s^2 https://example.org/home/page /blocks.0/attn/MatMul node/usr")
-    refuse_local_paths([tmp_path / "file"])
+    assert refuse_local_paths([tmp_path / "file"]) is None
