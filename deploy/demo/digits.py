@@ -42,8 +42,8 @@ def run_digits(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         f"Digits 5 to 9 from {SHOTS} images per class",
         ("model", "accuracy", "macro-F1", "trained values"),
         rows,
-        "The rows on digits 0-4 are the starting points, trained from scratch. Rates, epochs and augmentation were chosen "
-        "on these same test images: this shows the tool at work and ranks nothing.",
+        "The rows on digits 0-4 are the starting points, trained from scratch. Rates, epochs and augmentation were "
+        "chosen on these same test images: this shows the tool at work and ranks nothing.",
     )
     text = (
         "Scikit-learn's 8 x 8 digits. Each network is trained on the digits 0 to 4 only; then it gets ten images of "
