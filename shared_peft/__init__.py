@@ -11,9 +11,10 @@ Example:
 
 from shared_peft import layers, methods
 from shared_peft.budget import count_parameters, largest_rank
+from shared_peft.factors import Factors
 from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import LAYER_KINDS, LayerKind, WeightSlot
-from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, Factors, WeightSpec, make_config
+from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, make_config
 from shared_peft.methods.flora import FloraConfig
 from shared_peft.methods.lora import LoraConfig
 from shared_peft.methods.lora_tsd import LoraTsdConfig

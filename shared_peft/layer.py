@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from shared_peft.errors import AdapterError, MergeError, TargetError
-from shared_peft.layer_kind import WeightSlot, kind_of
+from shared_peft.factors import Factors, added
+from shared_peft.layer_kind import LayerMapsOf, WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
 
 Path = Literal["auto", "weight", "activation"]
@@ -18,7 +19,7 @@ class AdapterLayer(nn.Module):
 
     Two forwards give the same answer. The weight path runs the layer once with W + dW and is right for every layer; the
     activation path adds a low-rank chain to the layer's output and costs less in training where the layer is dense.
-    Dropout on the input of the change needs the activation path.
+    Dropout on the input of the change, and methods that cannot be merged, need the activation path.
 
     Args:
         base_layer: the layer to adapt; whoever attaches an adapter freezes it.
@@ -39,6 +40,8 @@ class AdapterLayer(nn.Module):
         self.name = name
         self.path: Path = "auto"
         self.active: tuple[str, ...] = ()
+        self.strengths: dict[str, float] = {}  # factor on an active adapter's change, 1 where it is missing
+        self.sample_names: tuple[str, ...] | None = None  # adapter of each sample, set for one forward
         self.enabled = True
         self.merged: tuple[str, ...] = ()
         self._original: dict[str, Tensor] = {}
@@ -54,6 +57,9 @@ class AdapterLayer(nn.Module):
     def check(self, methods: Mapping[str, AdapterMethod]) -> None:
         """Raise TargetError if these methods cannot work on this layer."""
         for method in methods.values():
+            if not method.mergeable and not self.kind.runs_chain(self.base_layer):
+                must = "a method that cannot be merged needs a dense layer with torch's own forward"
+                raise TargetError(self.name, must, type(self.base_layer).__name__, "Exclude the layer")
             if method.dropout and not self.kind.is_plain(self.base_layer):
                 got = f"{method.dropout} on {type(self.base_layer).__name__}"
                 fix = "Set lora_dropout=0, or exclude the layer"
@@ -76,7 +82,7 @@ class AdapterLayer(nn.Module):
         return slot.read(self.base_layer.get_parameter(slot.parameter) if stored is None else stored)
 
     def delta_weight(self, adapter: str, slot: WeightSlot) -> Tensor:
-        """Return one adapter's change of one slot, (out, in / groups, *kernel)."""
+        """Return one adapter's change of one slot at full strength, (out, in / groups, *kernel)."""
         method: AdapterMethod = self.adapters[adapter][slot.key]  # type: ignore[index, assignment]
         return method.delta_weight(self.frozen_weight(slot))
 
@@ -86,7 +92,7 @@ class AdapterLayer(nn.Module):
         if not active:
             return self.base_layer(*args, **kwargs)
         if self._takes_activation_path(active, args, kwargs):
-            return self._with_chains(active, args[0])
+            return self._with_changes(active, args[0])
         return self.kind.run(self.base_layer, self._weights(active), args, kwargs)
 
     def _running(self) -> tuple[str, ...]:
@@ -97,80 +103,120 @@ class AdapterLayer(nn.Module):
 
     def _takes_activation_path(self, active: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         kind, layer = self.kind, self.base_layer
+        methods = [method for name in active for _, method in self.methods(name)]
+        if not all(method.mergeable for method in methods):
+            return True
         if self.path == "weight" or len(args) != 1 or kwargs:
             return False
         if torch.compiler.is_exporting():
             return False  # W + dW folds into a constant, and no choice may depend on a symbolic size
-        methods = [method for name in active for _, method in self.methods(name)]
         if self.training and any(method.dropout for method in methods):
             return True
         if not kind.runs_chain(layer) or (self.path == "auto" and not torch.is_grad_enabled()):
             return False
-        factors = [method.factors() for method in methods]
-        if any(factor is None for factor in factors):
-            return False
-        return self.path == "activation" or all(
-            kind.chain_saves_work(layer, args[0], f) for f in factors if f is not None
-        )
+        factors = self._factors(active)
+        return factors is not None and (self.path == "activation" or kind.chain_saves_work(layer, args[0], factors))
 
-    def _with_chains(self, active: tuple[str, ...], x: Tensor) -> Tensor:
-        result = self.base_layer(x)
+    def _factors(self, active: tuple[str, ...]) -> Factors | None:
+        """Return all active changes of a layer with one parameter as one chain, or None."""
+        parts = [self._factors_of(name, slot, method) for name in active for slot, method in self.methods(name)]
+        return None if any(part is None for part in parts) else added([part for part in parts if part is not None])
+
+    def _factors_of(self, adapter: str, slot: WeightSlot, method: AdapterMethod) -> Factors | None:
+        factors = method.factors() if method.mergeable else None
+        if factors is None:
+            return None
+        factors = factors.scaled(self.strengths.get(adapter, 1.0))
+        if slot.rows is None:
+            return factors
+        return factors.in_rows(slot.rows[0], self.base_layer.get_parameter(slot.parameter).shape[0])
+
+    def _with_changes(self, active: tuple[str, ...], x: Tensor) -> Tensor:
+        """Run the frozen layer, and add to its output what each method makes of the input."""
+        output = self.base_layer(x)
+        together = self._factors(active) if self._chains_add_up(active) else None
+        if together is not None:
+            return output + self.kind.run_chain(self.base_layer, self._as(x, together.core), together).to(output.dtype)
+        result = output
         for name in active:
             for slot, method in self.methods(name):
                 dropped = nn.functional.dropout(x, method.dropout, self.training) if x.is_floating_point() else x
-                result = result + self._change(slot, method, dropped).to(result.dtype)
+                result = result + self._change(name, slot, method, dropped, output).to(output.dtype)
         return result
 
-    def _change(self, slot: WeightSlot, method: AdapterMethod, x: Tensor) -> Tensor:
+    def _chains_add_up(self, active: tuple[str, ...]) -> bool:
+        """Tell whether the active changes can run as one chain: none of them drops its own part of the input."""
+        methods = (method for name in active for _, method in self.methods(name))
+        return self.kind.runs_chain(self.base_layer) and not any(m.dropout and self.training for m in methods)
+
+    def _change(self, adapter: str, slot: WeightSlot, method: AdapterMethod, x: Tensor, output: Tensor) -> Tensor:
         """Return what one method adds to the layer's output for input ``x``."""
-        factors, layer = method.factors(), self.base_layer
+        layer = self.base_layer
+        if not method.mergeable:
+            values = next(method.parameters())
+            added_output = method.respond(self._as(x, values), self._as(output, values), LayerMapsOf(self.kind, layer))
+            return added_output * self.strengths.get(adapter, 1.0)
+        factors = self._factors_of(adapter, slot, method)
         if factors is not None and self.kind.runs_chain(layer):
-            keep = not x.is_floating_point() or torch.is_autocast_enabled(x.device.type)
-            return self.kind.run_chain(layer, x if keep else x.to(factors.core.dtype), factors)
-        weight = self.frozen_weight(slot)
-        replaced = {slot.parameter: slot.stored(method.delta_weight(weight)).to(weight.dtype)}
+            return self.kind.run_chain(layer, self._as(x, factors.core), factors)
+        stored = layer.get_parameter(slot.parameter)
+        changed = self._build(slot.parameter, [(adapter, slot, method)], torch.zeros_like(stored))
+        replaced = {slot.parameter: changed}
         if isinstance(layer.bias, Tensor):
             replaced["bias"] = torch.zeros_like(layer.bias)
         return torch.func.functional_call(layer, replaced, (x,))
+
+    @staticmethod
+    def _as(x: Tensor, values: Tensor) -> Tensor:
+        """Return a floating input in the adapter's type, unless autocast decides."""
+        keep = not x.is_floating_point() or torch.is_autocast_enabled(x.device.type)
+        return x if keep else x.to(values.dtype)
 
     def _weights(self, active: tuple[str, ...]) -> dict[str, Tensor]:
         return {parameter: self._weight(parameter, active) for parameter in self._parameters_of(active)}
 
     def _parameters_of(self, active: Iterable[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(slot.parameter for name in active for slot, _ in self.methods(name)))
+        pairs = (pair for name in active for pair in self.methods(name))
+        return tuple(dict.fromkeys(slot.parameter for slot, method in pairs if method.mergeable))
 
     def _weight(self, parameter: str, active: tuple[str, ...]) -> Tensor:
         """Return W + dW of a stored parameter; kept between calls while nothing it depends on changes."""
-        methods = [
-            (slot, method) for name in active for slot, method in self.methods(name) if slot.parameter == parameter
-        ]
+        parts = self._parts(parameter, active)
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
-            return self._build(parameter, methods)
-        key = tuple(_fingerprint(tensor) for tensor in self._sources(parameter, methods))
+            return self._build(parameter, parts)
+        key = (*self._fingerprints(parameter, parts), *(self.strengths.get(name, 1.0) for name in active))
         cached = self._cache.get(parameter)
         if None in key or cached is None or cached[0] != key:
-            cached = (key, self._build(parameter, methods))
+            cached = (key, self._build(parameter, parts))
             self._cache[parameter] = cached
         return cached[1]
 
-    def _sources(self, parameter: str, methods: list[tuple[WeightSlot, AdapterMethod]]) -> Iterator[Tensor]:
-        yield self.base_layer.get_parameter(parameter)
-        for _, method in methods:
-            yield from method.parameters()
-            yield from method.buffers()
+    def _parts(self, parameter: str, adapters: Iterable[str]) -> list[tuple[str, WeightSlot, AdapterMethod]]:
+        """Return (adapter, slot, method) of every change of one stored parameter."""
+        pairs = ((name, slot, method) for name in adapters for slot, method in self.methods(name))
+        return [
+            (name, slot, method) for name, slot, method in pairs if slot.parameter == parameter and method.mergeable
+        ]
 
-    def _build(self, parameter: str, methods: list[tuple[WeightSlot, AdapterMethod]]) -> Tensor:
-        """Return W + dW in the weight's own type, summed in the adapter's."""
+    def _fingerprints(self, parameter: str, parts: list[tuple[str, WeightSlot, AdapterMethod]]) -> Iterator[Any]:
+        yield _fingerprint(self.base_layer.get_parameter(parameter))
+        for _, _, method in parts:
+            for tensor in (*method.parameters(), *method.buffers()):
+                yield _fingerprint(tensor)
+
+    def _build(
+        self, parameter: str, parts: list[tuple[str, WeightSlot, AdapterMethod]], onto: Tensor | None = None
+    ) -> Tensor:
+        """Return W + dW, or ``onto`` + dW, in the weight's own type, summed in the adapter's."""
         stored = self.base_layer.get_parameter(parameter)
-        if len(methods) == 1 and methods[0][0].rows is None:
-            slot, method = methods[0]
-            change = slot.stored(method.delta_weight(slot.read(stored)))
-            return (stored.to(change.dtype) + change).to(stored.dtype)
-        parts = {slot.rows: stored[slice(*slot.rows or (None,))] for slot in self.slots if slot.parameter == parameter}
-        for slot, method in methods:
-            change = slot.stored(method.delta_weight(slot.read(stored)))
-            parts[slot.rows] = parts[slot.rows].to(change.dtype) + change
-        return torch.cat([part.to(stored.dtype) for part in parts.values()])
+        result = stored if onto is None else onto
+        for adapter, slot, method in parts:
+            change = slot.stored(method.delta_weight(slot.read(stored))) * self.strengths.get(adapter, 1.0)
+            if slot.rows is not None:
+                after = stored.shape[0] - slot.rows[1]
+                change = nn.functional.pad(change, (*(0, 0) * (change.dim() - 1), slot.rows[0], after))
+            result = result.to(change.dtype) + change
+        return result.to(stored.dtype)
 
     @torch.no_grad()
     def merge(self, adapters: tuple[str, ...], *, safe: bool) -> None:
@@ -183,6 +229,10 @@ class AdapterLayer(nn.Module):
             fix = "Call unmerge_adapter first"
             raise MergeError(self.name, "must not be merged already", f"merged {', '.join(self.merged)}", fix)
         present = tuple(name for name in adapters if name in self.adapters)
+        for name in present:
+            if not all(method.mergeable for _, method in self.methods(name)):
+                must, fix = "a merged method must be a weight change", "Run and export this adapter unmerged"
+                raise MergeError(self.name, must, type(next(self.methods(name))[1]).__name__, fix)
         merged = {
             parameter: self._build_merged(parameter, present, safe=safe) for parameter in self._parameters_of(present)
         }
@@ -194,8 +244,7 @@ class AdapterLayer(nn.Module):
         self._cache.clear()
 
     def _build_merged(self, parameter: str, adapters: tuple[str, ...], *, safe: bool) -> Tensor:
-        methods = [(slot, m) for name in adapters for slot, m in self.methods(name) if slot.parameter == parameter]
-        weight = self._build(parameter, methods)
+        weight = self._build(parameter, self._parts(parameter, adapters))
         if safe and not torch.isfinite(weight).all():
             where = f"{self.name}.{parameter}"
             raise MergeError(where, "the merged weight must be finite", "NaN or inf", "Discard this adapter")

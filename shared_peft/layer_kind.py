@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
-from shared_peft.method import Factors
+from shared_peft.factors import Factors
 from shared_peft.registry import Registry
 
 Category = Literal["linear", "conv", "embedding", "attention"]
@@ -22,7 +23,7 @@ class WeightSlot:
         key: name of the slot, unique in its layer, without dots ("weight", "q").
         parameter: name of the parameter inside the layer ("weight", "in_proj_weight", "out_proj.weight").
         rows: the part of the parameter's first dimension that is this slot, (start, stop); None is all of it.
-        transposed: the parameter's first two dimensions are (in, out) rather than (out, in).
+        transposed: the parameter's first two dimensions are (in, out / groups) rather than (out, in / groups).
         groups: number of groups of a convolution.
     """
 
@@ -33,13 +34,21 @@ class WeightSlot:
     groups: int = 1
 
     def read(self, parameter: Tensor) -> Tensor:
-        """Return the slot's weight as methods see it, (out, in / groups, *kernel), sharing memory."""
+        """Return the slot's weight as methods see it, (out, in / groups, *kernel)."""
         part = parameter if self.rows is None else parameter[self.rows[0] : self.rows[1]]
-        return part.transpose(0, 1) if self.transposed else part
+        return self._flipped(part)
 
     def stored(self, change: Tensor) -> Tensor:
         """Return a change in the layout of the stored parameter's rows."""
-        return change.transpose(0, 1) if self.transposed else change
+        return self._flipped(change)
+
+    def _flipped(self, weight: Tensor) -> Tensor:
+        """Exchange the channel dimensions within each group; doing it twice changes nothing."""
+        if not self.transposed:
+            return weight
+        if self.groups == 1:
+            return weight.transpose(0, 1)
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 class LayerKind(ABC):
@@ -73,13 +82,48 @@ class LayerKind(ABC):
         """Tell whether `run_chain` holds for this layer."""
         return self.is_plain(layer)
 
+    def channel_dimension(self, layer: nn.Module) -> int:
+        """Return the dimension of the layer's output that holds the channels."""
+        return -1
+
+    def narrow(self, layer: nn.Module, x: Tensor, core: Tensor) -> Tensor:
+        """Run the layer's operation with a weight (rank, in, *kernel) and no bias."""
+        raise AssertionError(f"{type(layer).__name__} has no activation path")
+
+    def mix(self, layer: nn.Module, x: Tensor, matrix: Tensor) -> Tensor:
+        """Map the channels of ``x`` by a matrix (out, rank)."""
+        return functional.linear(x, matrix)
+
     def run_chain(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
         """Return the change's output for input ``x``, without bias (the activation path)."""
-        raise AssertionError(f"{type(layer).__name__} has no activation path")
+        if factors.in_factor is not None:
+            x = self.mix(layer, x, factors.in_factor)
+        return self.mix(layer, self.narrow(layer, x, factors.core), factors.out_factor)
 
     def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
         """Tell whether the chain beside the frozen layer costs less than building and using W + dW in training."""
         return False
+
+
+@dataclass(frozen=True)
+class LayerMapsOf:
+    """A layer's operation with narrow weights, as `AdapterMethod.respond` sees it (a LayerMaps)."""
+
+    kind: LayerKind
+    layer: nn.Module
+
+    @property
+    def channel_dimension(self) -> int:
+        """Dimension of the layer's output that holds the channels."""
+        return self.kind.channel_dimension(self.layer)
+
+    def narrow(self, x: Tensor, core: Tensor) -> Tensor:
+        """Run the layer's operation with another weight, (rank, in, *kernel)."""
+        return self.kind.narrow(self.layer, x, core)
+
+    def mix(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Map channels by a matrix (out, rank)."""
+        return self.kind.mix(self.layer, x, matrix)
 
 
 LAYER_KINDS: Registry[LayerKind] = Registry("layer kind")

@@ -4,12 +4,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from shared_peft.errors import ConfigError, RankError
+from shared_peft.factors import Factors
 from shared_peft.registry import Registry
 
 
@@ -50,34 +50,27 @@ class WeightSpec:
         return self.shape[0], math.prod(self.shape[1:])
 
 
-@dataclass(frozen=True)
-class Factors:
-    """A weight change as a chain of small maps: out_factor . core . in_factor.
+class LayerMaps(Protocol):
+    """What a method that cannot be merged may use of the layer it sits beside."""
 
-    Args:
-        core: shape (rank_out, rank_in, *kernel).
-        out_factor: shape (out, rank_out), the scale included.
-        in_factor: shape (rank_in, in / groups), or None where the core takes the layer's input itself.
-    """
+    @property
+    def channel_dimension(self) -> int:
+        """Dimension of the layer's output that holds the channels."""
+        ...
 
-    core: Tensor
-    out_factor: Tensor
-    in_factor: Tensor | None = None
+    def narrow(self, x: Tensor, core: Tensor) -> Tensor:
+        """Run the layer's own operation (stride, padding, dilation) with another weight, (rank, in, *kernel)."""
+        ...
 
-    def compose(self) -> Tensor:
-        """Multiply the chain out: shape (out, in / groups, *kernel), contracting the smaller channel mode first."""
-        core, kernel = self.core, self.core.shape[2:]
-        rank_out, rank_in = core.shape[:2]
-        if self.in_factor is not None:
-            channels = self.in_factor.shape[1]
-            core = torch.einsum("oi...,ic->oc...", core, self.in_factor) if kernel else core @ self.in_factor
-            rank_in = channels
-        change = self.out_factor @ core.reshape(rank_out, -1)
-        return change.reshape(self.out_factor.shape[0], rank_in, *kernel)
+    def mix(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Map the channels of a narrow map, or of an output, by a matrix (out, rank)."""
+        ...
 
 
 class AdapterMethod(nn.Module, ABC):
     """One adapter on one weight. Subclasses are final, register themselves in METHODS and own their parameters.
+
+    A method that cannot be written as a weight change sets ``mergeable = False`` and implements `respond`.
 
     Args:
         spec: the weight to adapt.
@@ -87,8 +80,17 @@ class AdapterMethod(nn.Module, ABC):
 
     config_class: ClassVar[type[AdapterConfig]]
     citation: ClassVar[str]
+    mergeable: ClassVar[bool] = True
+    experimental: ClassVar[bool] = False
     dropout: float = 0.0
     clamped: str = ""
+
+    def start(self, weight: Tensor) -> None:
+        """Take start values from the frozen weight; called once when a fresh adapter is attached, never on loading.
+
+        Args:
+            weight: shape (out, in / groups, *kernel), of any floating type.
+        """
 
     @abstractmethod
     def delta_weight(self, weight: Tensor) -> Tensor:
@@ -96,6 +98,20 @@ class AdapterMethod(nn.Module, ABC):
 
     def factors(self) -> Factors | None:
         """Return the change as a chain of small maps, or None for a method that has none."""
+        return None
+
+    def respond(self, x: Tensor, output: Tensor, maps: LayerMaps) -> Tensor:
+        """Return what a method that cannot be merged adds to the layer's output.
+
+        Args:
+            x: the layer's input, after this method's dropout.
+            output: the frozen layer's output.
+            maps: the layer's operation with narrow weights.
+        """
+        raise AssertionError(f"{type(self).__name__} is mergeable: use delta_weight")
+
+    def penalty(self) -> Tensor | None:
+        """Return a scalar to add to the training loss, or None."""
         return None
 
     def update_and_allocate(self, step: int, weight: Tensor) -> Iterator[nn.Parameter]:

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
-from shared_peft.method import Factors
 
 _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -41,13 +41,18 @@ class ConvKind(LayerKind):
         own: Any = next(cls for cls in self.module_types if isinstance(layer, cls))
         return type(layer).forward is own.forward and type(layer)._conv_forward is own._conv_forward  # type: ignore[attr-defined]
 
-    def run_chain(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
-        """Mix channels, convolve the reduced map with the core as the layer would, mix channels again."""
-        convolve, ones = _CONVOLVE[len(layer.kernel_size)], (1,) * len(layer.kernel_size)
-        if factors.in_factor is not None:
-            x = convolve(x, factors.in_factor.reshape(*factors.in_factor.shape, *ones))
-        x = layer._conv_forward(x, factors.core, None)
-        return convolve(x, factors.out_factor.reshape(*factors.out_factor.shape, *ones))
+    def channel_dimension(self, layer: nn.Module) -> int:
+        """Channels come after the batch, which may be missing."""
+        return -1 - len(layer.kernel_size)  # type: ignore[arg-type]
+
+    def narrow(self, layer: Any, x: Tensor, core: Tensor) -> Tensor:
+        """Convolve with the core as the layer would, padding mode included."""
+        return layer._conv_forward(x, core, None)
+
+    def mix(self, layer: Any, x: Tensor, matrix: Tensor) -> Tensor:
+        """Convolve with a kernel of size 1."""
+        modes = len(layer.kernel_size)
+        return _CONVOLVE[modes](x, matrix.reshape(*matrix.shape, *(1,) * modes))
 
     def chain_saves_work(self, layer: Any, x: Tensor, factors: Factors) -> bool:
         """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot
-from shared_peft.method import Factors
 
 
 class EmbeddingKind(LayerKind):
@@ -32,13 +32,16 @@ class EmbeddingKind(LayerKind):
         """Only where forward is nn.Embedding's own."""
         return type(layer).forward is nn.Embedding.forward
 
+    def narrow(self, layer: Any, x: Tensor, core: Tensor) -> Tensor:
+        """Look the entries up in a table of narrow features, (rank, entries)."""
+        return functional.embedding(x, core.mT, padding_idx=layer.padding_idx)
+
     def run_chain(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
-        """Look the entries up in the small table, then map to features."""
-        table = factors.core if factors.in_factor is None else factors.in_factor
-        looked_up = functional.embedding(x, table.mT, padding_idx=layer.padding_idx)
-        if factors.in_factor is not None:
-            looked_up = functional.linear(looked_up, factors.core)
-        return functional.linear(looked_up, factors.out_factor)
+        """Look the entries up in the smallest table first, then map to features."""
+        if factors.in_factor is None:
+            return super().run_chain(layer, x, factors)
+        narrow = self.mix(layer, self.narrow(layer, x, factors.in_factor), factors.core)
+        return self.mix(layer, narrow, factors.out_factor)
 
     def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
         """Looking up a few rows is always cheaper than building the whole table."""

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
-from shared_peft.method import Factors
 
 
 class LinearKind(LayerKind):
@@ -33,11 +33,9 @@ class LinearKind(LayerKind):
         """Only where forward is nn.Linear's own."""
         return type(layer).forward is nn.Linear.forward
 
-    def run_chain(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
-        """Apply in-factor, core and out-factor one after the other."""
-        if factors.in_factor is not None:
-            x = functional.linear(x, factors.in_factor)
-        return functional.linear(functional.linear(x, factors.core), factors.out_factor)
+    def narrow(self, layer: nn.Module, x: Tensor, core: Tensor) -> Tensor:
+        """Multiply by the core, (rank, in)."""
+        return functional.linear(x, core)
 
     def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
         """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""

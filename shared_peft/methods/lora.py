@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from shared_peft.errors import ConfigError
-from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, Factors, WeightSpec, checked_rank, pattern_field
+from shared_peft.factors import Factors
+from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, checked_rank, pattern_field
 
 
 @dataclass(frozen=True)
