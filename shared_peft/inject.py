@@ -62,7 +62,12 @@ def build_method(planned: Planned, generator: torch.Generator | None = None) -> 
 
 
 def attach(
-    model: nn.Module, config: AdapterConfig, adapter_name: str, *, generator: torch.Generator | None = None
+    model: nn.Module,
+    config: AdapterConfig,
+    adapter_name: str,
+    *,
+    generator: torch.Generator | None = None,
+    start: bool = True,
 ) -> None:
     """Attach a new adapter, inactive, to a model in place; every parameter of the model itself is frozen.
 
@@ -71,6 +76,7 @@ def attach(
         config: the adapter's configuration.
         adapter_name: its name, unique in the model, without dots.
         generator: source of the random initial values.
+        start: let methods take start values from the weights; not needed where a file's values follow.
 
     Raises:
         AdapterError: the name is taken or unusable.
@@ -85,6 +91,8 @@ def attach(
     fresh = {name: _adapter_layer(model, name) for name in built}
     for name, methods in built.items():
         fresh[name].check(methods)
+        if start:
+            fresh[name].start(methods)
     _warn_clamped(built)
     model.requires_grad_(False)
     for name, methods in built.items():

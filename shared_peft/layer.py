@@ -65,6 +65,13 @@ class AdapterLayer(nn.Module):
                 fix = "Set lora_dropout=0, or exclude the layer"
                 raise TargetError(self.name, "dropout needs a layer whose output is linear in its weight", got, fix)
 
+    @torch.no_grad()
+    def start(self, methods: Mapping[str, AdapterMethod]) -> None:
+        """Let new methods, not yet attached, take start values from the frozen weights."""
+        for slot in self.slots:
+            if slot.key in methods:
+                methods[slot.key].start(self.frozen_weight(slot))
+
     def add(self, adapter: str, methods: Mapping[str, AdapterMethod]) -> None:
         """Attach one adapter: a method for each slot."""
         device = next(self.base_layer.parameters()).device
@@ -211,7 +218,8 @@ class AdapterLayer(nn.Module):
         stored = self.base_layer.get_parameter(parameter)
         result = stored if onto is None else onto
         for adapter, slot, method in parts:
-            change = slot.stored(method.delta_weight(slot.read(stored))) * self.strengths.get(adapter, 1.0)
+            change, strength = slot.stored(method.delta_weight(slot.read(stored))), self.strengths.get(adapter, 1.0)
+            change = change if strength == 1 else change * strength
             if slot.rows is not None:
                 after = stored.shape[0] - slot.rows[1]
                 change = nn.functional.pad(change, (*(0, 0) * (change.dim() - 1), slot.rows[0], after))

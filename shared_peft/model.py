@@ -167,7 +167,7 @@ class PeftModel(nn.Module):
     # training
 
     def update_and_allocate(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Let methods whose training has phases move on; call it after every optimiser step.
+        """Let methods whose training has phases move on; call it after every optimiser step, before zero_grad.
 
         Args:
             step: optimiser steps done so far.

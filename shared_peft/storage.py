@@ -41,7 +41,7 @@ def load(model: nn.Module, directory: Path, adapter_name: str) -> AdapterConfig:
     path = directory / WEIGHTS_NAME
     tensors = read_tensors(path)
     _check(_expected_shapes(model, config), tensors, path)
-    attach(model, config, adapter_name)
+    attach(model, config, adapter_name, start=False)
     fill(model, tensors, adapter_name, path)
     return config
 

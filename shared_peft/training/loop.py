@@ -117,8 +117,8 @@ def train(
         folder: where metrics and checkpoints go.
         resume: start from ``folder``'s checkpoint if there is one.
         parameters: parameter groups for AdamW; by default every parameter with ``requires_grad``.
-        after_step: called as after_step(steps_done, optimizer) after every optimiser step; adapters whose training
-            has phases move on here.
+        after_step: called as after_step(steps_done, optimizer) after every optimiser step, the step's gradients still
+            in place; adapters whose training has phases move on here.
         progress: label of the progress bar; None shows none.
 
     Returns:
@@ -148,9 +148,9 @@ def train(
         if config.clip_norm:
             accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip_norm)
         prepared_optimizer.step()
-        prepared_optimizer.zero_grad(set_to_none=True)
         if after_step is not None:
             after_step(step + 1, optimizer)
+        prepared_optimizer.zero_grad(set_to_none=True)
         if book is not None:
             book.keep(step + 1, loss_value, logs)
     return TrainResult(max(0, config.steps - first), loss_value, time.perf_counter() - started)
