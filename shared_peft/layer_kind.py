@@ -12,7 +12,7 @@ from torch.nn import functional
 from shared_peft.factors import Factors
 from shared_peft.registry import Registry
 
-Category = Literal["linear", "conv", "embedding", "attention"]
+Category = Literal["linear", "conv", "embedding", "attention", "recurrent"]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from torch import nn
 
 from shared_peft.errors import TargetError
 from shared_peft.layer import AdapterLayer
-from shared_peft.layer_kind import kind_of
+from shared_peft.layer_kind import Category, kind_of
 from shared_peft.method import AdapterConfig
 
 V = TypeVar("V")
 _KEYWORDS = {
-    "all": ("linear", "conv", "embedding", "attention"),
+    "all": get_args(Category),
     "all-linear": ("linear", "attention"),
     "all-conv": ("conv",),
 }

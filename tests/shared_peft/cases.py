@@ -21,6 +21,17 @@ class SelfAttention(nn.Module):
         return self.attention(x, keys, keys, need_weights=False)[0]
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer that returns its outputs alone."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]
+
+
 @dataclass(frozen=True)
 class Case:
     """A layer to adapt and an input for it."""
@@ -57,6 +68,16 @@ CASES = [
     Case("conv2d grouped", lambda: nn.Conv2d(6, 8, 3, groups=2, bias=False), (6, 7, 7)),
     Case("conv2d depthwise", lambda: nn.Conv2d(6, 12, 3, groups=6, padding=1, padding_mode="circular"), (6, 7, 7)),
     Case("conv3d", lambda: nn.Conv3d(4, 6, (1, 3, 3), padding=(0, 1, 1)), (4, 3, 5, 5)),
+    Case("conv1d transposed", lambda: nn.ConvTranspose1d(6, 8, 4, stride=3, padding=1, dilation=2, bias=False), (6, 5)),
+    Case("conv2d transposed", lambda: nn.ConvTranspose2d(6, 8, 3, stride=2, padding=1, output_padding=1), (6, 5, 4)),
+    Case("conv2d transposed grouped", lambda: nn.ConvTranspose2d(6, 8, 3, stride=2, groups=2), (6, 4, 4)),
+    Case("conv3d transposed", lambda: nn.ConvTranspose3d(4, 6, (1, 2, 3), stride=(1, 2, 1)), (4, 2, 3, 3)),
+    Case("gru", lambda: Recurrent(nn.GRU(5, 4, batch_first=True)), (6, 5)),
+    Case(
+        "lstm two ways",
+        lambda: Recurrent(nn.LSTM(5, 4, num_layers=2, batch_first=True, bidirectional=True)),
+        (4, 5),
+    ),
     Case("embedding", lambda: nn.Embedding(20, 8, padding_idx=0), (5,), entries=20),
     Case("attention", SelfAttention, (5, 8)),
     Case("attention with other keys", lambda: SelfAttention(kdim=12, vdim=12), (5, 8)),
