@@ -129,6 +129,7 @@ def test_copies_and_pickles_answer_identically(method: str, case: Case) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(model))(case.x()), expected)
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.*_flat_weights:UserWarning")  # torch's own, of any GRU
 @every_method
 @every_case
 def test_torch_export_keeps_the_answer_for_any_batch(method: str, case: Case) -> None:
