@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from shared_peft.errors import ConfigError, RankError
 from shared_peft.factors import Factors
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, pattern_field
+from shared_peft.penalties import PenaltyConfig
 
 
 @dataclass(frozen=True)
-class FloraConfig(AdapterConfig):
+class FloraConfig(PenaltyConfig):
     """Low-rank adaptation in the weight's own dimensions.
 
     Args:
@@ -29,6 +30,7 @@ class FloraConfig(AdapterConfig):
     rank_pattern: dict[str, int | tuple[int, int]] = pattern_field()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not math.isfinite(self.scale) or self.scale == 0:
             raise ConfigError("FloraConfig.scale", "must be finite and not 0", self.scale, "Use 1")
 
@@ -47,6 +49,7 @@ class Flora(AdapterMethod):
         if any(rank < min(asked, size) for rank, asked, size in zip(ranks, wanted, spec.shape, strict=True)):
             self.clamped = f"{spec.name} {list(wanted)} -> {list(ranks)}"
         self.scale = config.scale
+        self.config = config
         self.core = nn.Parameter(torch.zeros(ranks))  # G
         self.mode_factors = nn.ParameterList()  # A(1), A(2), ..., A(N): out, in, kernel
         for size, rank in zip(spec.shape, ranks, strict=True):
@@ -65,6 +68,11 @@ class Flora(AdapterMethod):
     def delta_weight(self, weight: Tensor) -> Tensor:
         """Return the Tucker product, kernel modes contracted first."""
         return self.factors().compose()
+
+    def penalty(self) -> Tensor | None:
+        """Return the orthogonality penalty of the channel factors, where the configuration asks for one (ours)."""
+        out_factor, in_factor = self.mode_factors[0], self.mode_factors[1]
+        return self.config.penalty(in_factor.T, out_factor)
 
 
 def requested_ranks(spec: WeightSpec, config: FloraConfig) -> tuple[int, ...]:

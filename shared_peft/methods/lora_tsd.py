@@ -13,46 +13,34 @@ from torch import Tensor, nn
 
 from shared_peft.errors import ConfigError
 from shared_peft.factors import Factors
-from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, checked_rank, pattern_field
-from shared_peft.methods.lora import check_dropout, lora_scale, new_factors
+from shared_peft.low_rank import LowRankConfig, LowRankMethod
+from shared_peft.method import METHODS, AdapterConfig, WeightSpec
 from shared_peft.spectrum import change_rates, singular_directions
 
 NOT_LAUNCHED = -1
 
 
 @dataclass(frozen=True)
-class LoraTsdConfig(AdapterConfig):
+class LoraTsdConfig(LowRankConfig):
     """Low-rank adaptation that restarts on the directions the task moves most.
 
     Args:
-        r: rank.
-        lora_alpha: B A is scaled by lora_alpha / r.
         n_directions: number of directions whose singular values are trained; clamped to the matrix's own rank.
         warmup_steps: optimiser steps of plain LoRA before the directions are chosen.
-        lora_dropout: dropout on the input of the change, in [0, 1).
-        use_rslora: scale by lora_alpha / sqrt(r) instead.
-        rank_pattern: ranks by layer-name suffix or regular expression, over ``r``.
-        alpha_pattern: alphas likewise, over ``lora_alpha``.
     """
 
-    r: int = 8
-    lora_alpha: float = 8.0
     n_directions: int = 8
     warmup_steps: int = 100
-    lora_dropout: float = 0.0
-    use_rslora: bool = False
-    rank_pattern: dict[str, int] = pattern_field()
-    alpha_pattern: dict[str, float] = pattern_field()
 
     def __post_init__(self) -> None:
-        check_dropout(self.lora_dropout)
+        super().__post_init__()
         for name in ("n_directions", "warmup_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"LoraTsdConfig.{name}", "must be at least 1", getattr(self, name), "Raise it")
 
 
 @METHODS.register("lora_tsd")
-class LoraTsd(AdapterMethod):
+class LoraTsd(LowRankMethod):
     """The change s B A - s B0 A0 + sum over I of dsigma_i u_i v_i^T.
 
     Before the launch u, v and sigma are 0, so the same formula is plain LoRA. At the launch the directions I with the
@@ -71,13 +59,10 @@ class LoraTsd(AdapterMethod):
     launched_at: Tensor  # optimiser step of the launch, or NOT_LAUNCHED
 
     def __init__(self, spec: WeightSpec, config: LoraTsdConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        rank, (rows, columns) = checked_rank(spec, config.r), spec.matrix_shape
+        super().__init__(spec, config, generator)
+        rows, columns = spec.matrix_shape
         count = min(config.n_directions, rows, columns)
         self.warmup_steps = config.warmup_steps
-        self.scale = lora_scale(config.lora_alpha, rank, use_rslora=config.use_rslora)
-        self.dropout = config.lora_dropout
-        self.lora_A, self.lora_B = new_factors(spec, rank, generator)
         self.dsigma = nn.Parameter(torch.zeros(count))
         self.register_buffer("left", torch.zeros(rows, count))
         self.register_buffer("right", torch.zeros(columns, count))
