@@ -203,11 +203,20 @@ class PeftModel(nn.Module):
 
     # storage
 
-    def save_pretrained(self, directory: str | Path, adapter_name: str | None = None) -> None:
-        """Write adapter_model.safetensors and adapter_config.json of one adapter (by default the first active one)."""
+    def save_pretrained(self, directory: str | Path, adapter_name: str | None = None, *, stock: bool = False) -> None:
+        """Write adapter_model.safetensors and adapter_config.json of one adapter (by default the first active one).
+
+        Args:
+            directory: where to write; made if it is missing.
+            adapter_name: the adapter to write, at full strength whatever weight `set_adapter` gave it.
+            stock: write a LoRA adapter that stock Hugging Face peft loads with the same answers.
+
+        Raises:
+            AdapterError: an unknown name; with ``stock`` a layer that peft runs wrongly or a method that is no LoRA.
+        """
         name = adapter_name or self._active[0]
         self._known(name)
-        storage.save(self.base_model, self.peft_config[name], name, Path(directory))
+        storage.save(self.base_model, self.peft_config[name], name, Path(directory), as_stock=stock)
 
     def load_adapter(self, directory: str | Path, adapter_name: str) -> None:
         """Attach an adapter from a folder, inactive until `set_adapter`.

@@ -7,24 +7,39 @@ from typing import Any
 import torch
 from torch import nn
 
+from shared_peft import stock
+from shared_peft.adapter_files import CONFIG_NAME, WEIGHTS_NAME, read_values, read_weights
 from shared_peft.atomic import write_json
-from shared_peft.config import from_json, loads_json, to_json
-from shared_peft.errors import AdapterError, CheckpointError, ConfigError
+from shared_peft.config import from_json, to_json
+from shared_peft.errors import AdapterError, CheckpointError
 from shared_peft.inject import adapter_layers, adapter_names, attach, build_method, plan, saved_modules
 from shared_peft.method import METHODS, AdapterConfig, method_name
 from shared_peft.targets import matches
-from shared_peft.weights import read_tensors, write_tensors
+from shared_peft.weights import write_tensors
 
 SCHEMA_VERSION = 1
-WEIGHTS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
-_SAVED_PREFIX = "modules_to_save."
+SAVED_PREFIX = "modules_to_save."
 
 
-def save(model: nn.Module, config: AdapterConfig, adapter_name: str, directory: Path) -> None:
-    """Write one adapter's tensors and configuration; each file appears whole or not at all."""
-    write_tensors(directory / WEIGHTS_NAME, adapter_state(model, adapter_name))
-    described = {"schema_version": SCHEMA_VERSION, "peft_type": method_name(config).upper(), **to_json(config)}
-    write_json(directory / CONFIG_NAME, described)
+def save(
+    model: nn.Module, config: AdapterConfig, adapter_name: str, directory: Path, *, as_stock: bool = False
+) -> None:
+    """Write one adapter's tensors and configuration; each file appears whole or not at all.
+
+    Args:
+        model: the adapted model.
+        config: the adapter's configuration.
+        adapter_name: its name.
+        directory: where to write.
+        as_stock: write a LoRA adapter for stock Hugging Face peft.
+    """
+    if as_stock:
+        values, tensors = stock.from_own(model, config, adapter_name)
+    else:
+        tensors = adapter_state(model, adapter_name)
+        values = {"schema_version": SCHEMA_VERSION, "peft_type": method_name(config).upper(), **to_json(config)}
+    write_tensors(directory / WEIGHTS_NAME, tensors)
+    write_json(directory / CONFIG_NAME, values)
 
 
 def load(model: nn.Module, directory: Path, adapter_name: str) -> AdapterConfig:
@@ -37,30 +52,33 @@ def load(model: nn.Module, directory: Path, adapter_name: str) -> AdapterConfig:
         CheckpointError: a file is missing, damaged, or does not fit; the model is then unchanged.
         ConfigError: the configuration has unknown keys or values; the model is then unchanged.
     """
-    config = read_config(directory)
-    path = directory / WEIGHTS_NAME
-    tensors = read_tensors(path)
-    _check(_expected_shapes(model, config), tensors, path)
+    config, tensors = read(model, directory)
     attach(model, config, adapter_name, start=False)
-    fill(model, tensors, adapter_name, path)
+    fill(model, tensors, adapter_name, directory / WEIGHTS_NAME)
     return config
 
 
-def read_config(directory: Path) -> AdapterConfig:
-    """Return the configuration stored in a folder.
+def read(model: nn.Module, directory: Path) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
+    """Return the configuration and tensors stored in ``directory``, checked to fit ``model``, which is not changed.
+
+    A file without a schema version is read as one of stock Hugging Face peft.
 
     Raises:
-        CheckpointError: no such file, or another schema version.
-        ConfigError: not JSON, an unknown method, key or value.
+        CheckpointError, ConfigError: see `load`.
     """
-    path = directory / CONFIG_NAME
-    if not path.is_file():
-        raise CheckpointError(directory, f"must hold {CONFIG_NAME}", "no such file", "Point at an adapter folder")
-    values = loads_json(path.read_bytes(), str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(path, "must be a JSON object", type(values).__name__, "Replace the file")
-    version = values.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
+    values, tensors = read_values(directory), read_weights(directory)
+    if "schema_version" in values:
+        config = _own_config(values, directory / CONFIG_NAME)
+    else:
+        config, tensors = stock.to_own(model, values, tensors, directory)
+    _check(_expected(model, config), tensors, directory / WEIGHTS_NAME)
+    return config, tensors
+
+
+def _own_config(values: dict[str, Any], path: Path) -> AdapterConfig:
+    """Return the configuration in a file of this library."""
+    version = values.pop("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         must, fix = f"schema_version must be {SCHEMA_VERSION}", "Save the adapter again with this version"
         raise CheckpointError(path, must, version, fix)
     method = METHODS.get(str(values.pop("peft_type", "")).lower())
@@ -90,7 +108,7 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], adapter_name: st
         AdapterError: no such adapter.
         CheckpointError: names, shapes or types that do not fit; the model is then unchanged.
     """
-    _check({name: tensor.shape for name, tensor in adapter_state(model, adapter_name).items()}, tensors, where)
+    _check(adapter_state(model, adapter_name), tensors, where)
     for prefix, module in _holders(model, adapter_name):
         module.load_state_dict({name: tensors[f"{prefix}.{name}"] for name in module.state_dict()})
 
@@ -101,33 +119,39 @@ def _holders(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, nn.Modu
             yield f"{layer_name}.{slot.key}", method
     for module_name, module in saved_modules(model):
         if adapter_name in module.copies:
-            yield f"{_SAVED_PREFIX}{module_name}", module.copies[adapter_name]
+            yield f"{SAVED_PREFIX}{module_name}", module.copies[adapter_name]
 
 
-def _expected_shapes(model: nn.Module, config: AdapterConfig) -> dict[str, torch.Size]:
-    """Return the shapes an adapter of this configuration has on this model, without touching the model."""
-    expected: dict[str, torch.Size] = {}
+def _expected(model: nn.Module, config: AdapterConfig) -> dict[str, torch.Tensor]:
+    """Return tensors like those an adapter of this configuration has on this model, without touching the model."""
+    expected: dict[str, torch.Tensor] = {}
     with torch.device("meta"):
         for planned in plan(model, config):
             method = build_method(planned)
-            expected |= {f"{planned.layer}.{planned.slot}.{n}": t.shape for n, t in method.state_dict().items()}
+            expected |= {f"{planned.layer}.{planned.slot}.{name}": t for name, t in method.state_dict().items()}
     for name, module in model.named_modules():
         if name and config.modules_to_save and matches(name, config.modules_to_save):
             original: Any = getattr(module, "original_module", module)
-            expected |= {f"{_SAVED_PREFIX}{name}.{n}": t.shape for n, t in original.state_dict().items()}
+            expected |= {f"{SAVED_PREFIX}{name}.{key}": tensor for key, tensor in original.state_dict().items()}
     return expected
 
 
-def _check(expected: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor], where: object) -> None:
+def _check(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], where: object) -> None:
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
+    both = [(name, tensors[name], expected[name]) for name in expected if name in tensors]
     misshaped = [
-        f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name])}"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name]
+        f"{name} {tuple(tensor.shape)} instead of {tuple(wanted.shape)}"
+        for name, tensor, wanted in both
+        if tensor.shape != wanted.shape
     ]
-    if missing or unexpected or misshaped:
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
-        got = "; ".join(f"{len(names)} {word}: {', '.join(names[:5])}" for word, names in parts if names)
+    mistyped = [
+        f"{name} {tensor.dtype} instead of {wanted.dtype}"
+        for name, tensor, wanted in both
+        if tensor.dtype != wanted.dtype and not (tensor.is_floating_point() and wanted.is_floating_point())
+    ]
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped, "of another type": mistyped}
+    if any(parts.values()):
+        got = "; ".join(f"{len(names)} {word}: {', '.join(names[:5])}" for word, names in parts.items() if names)
         must = "tensors must be those of this adapter on this model"
         raise CheckpointError(where, must, got, "Load it on the model it was trained on")
