@@ -16,9 +16,12 @@ from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import LAYER_KINDS, LayerKind, WeightSlot
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, make_config
 from shared_peft.methods.flora import FloraConfig
+from shared_peft.methods.hira import HiraConfig
 from shared_peft.methods.ia3 import IA3Config
 from shared_peft.methods.lora import LoraConfig
+from shared_peft.methods.lora_trf import LoraTrfConfig
 from shared_peft.methods.lora_tsd import LoraTsdConfig
+from shared_peft.methods.mpc_n import MpcNConfig
 from shared_peft.methods.ssb import SsbConfig
 from shared_peft.methods.ssl import SslConfig
 from shared_peft.model import (
@@ -38,11 +41,14 @@ __all__ = [
     "AdapterMethod",
     "Factors",
     "FloraConfig",
+    "HiraConfig",
     "IA3Config",
     "LayerKind",
     "LayerStatus",
     "LoraConfig",
+    "LoraTrfConfig",
     "LoraTsdConfig",
+    "MpcNConfig",
     "PeftModel",
     "SsbConfig",
     "SslConfig",

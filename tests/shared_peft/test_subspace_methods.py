@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared_peft import METHODS, IA3Config, SsbConfig, SslConfig, WeightSpec, get_peft_model
+from shared_peft import METHODS, HiraConfig, IA3Config, SsbConfig, SslConfig, WeightSpec, get_peft_model
 from shared_peft.errors import ConfigError
 from shared_peft.inject import adapter_layers
 from tests.shared_peft.cases import close, config_for, fill_randomly
@@ -92,3 +92,30 @@ def test_the_left_subspace_is_the_input_side_as_the_paper_writes_layers() -> Non
         built.in_scale.copy_(torch.tensor([2.0, -1.0]))
     weight = torch.arange(1.0, 7).reshape(3, 2)
     assert torch.equal(weight + built.delta_weight(weight), torch.tensor([[2.0, -2], [6, -4], [10, -6]]))
+
+
+def test_hira_multiplies_the_weight_entry_by_entry_and_so_is_not_of_low_rank() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, 3, 3)
+    built = METHODS.get("hira")(WeightSpec("x", (6, 5, 3, 3)), HiraConfig(r=1, lora_alpha=3))
+    with torch.no_grad():
+        built.lora_B.normal_()
+    change = built.delta_weight(weight).detach()
+    down, up = built.lora_A.detach(), built.lora_B.detach()
+    for index in [(0, 0, 0, 0), (5, 4, 2, 1), (3, 2, 1, 2)]:
+        product = up[index[0], 0] * down[0, index[1], index[2], index[3]]
+        assert change[index] == pytest.approx(float(weight[index] * 3 * product), rel=1e-5)
+    assert torch.linalg.matrix_rank(change.flatten(1)) == 6
+
+
+def test_hira_is_lieras_exponential_to_first_order() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 5, dtype=torch.float64)
+    built = METHODS.get("hira")(WeightSpec("x", (6, 5)), HiraConfig(r=2, lora_alpha=2)).double()
+    nn.init.normal_(built.lora_B)
+    errors = []
+    for size in (1e-2, 1e-3):
+        built.scale = size
+        exact = weight * torch.exp(size * built.lora_B @ built.lora_A)
+        errors.append(float((weight + built.delta_weight(weight) - exact).detach().abs().max()))
+    assert errors[1] == pytest.approx(errors[0] / 100, rel=0.1)
