@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from shared_peft.errors import AdapterError, TargetError
+from shared_peft.fused_qkv import chosen_slots
 from shared_peft.layer import AdapterLayer, weight_spec
-from shared_peft.layer_kind import kind_of
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, method_name
 from shared_peft.saved_module import SavedModule
 from shared_peft.targets import matches, resolve_targets, value_for
@@ -34,15 +34,13 @@ def plan(model: nn.Module, config: AdapterConfig) -> list[Planned]:
     """Return every weight ``config`` means in ``model``, with ranks and alphas resolved; the model is not changed.
 
     Raises:
-        TargetError: see `resolve_targets`.
+        TargetError: see `resolve_targets` and `chosen_slots`.
     """
-    planned = []
-    for name, layer in resolve_targets(model, config).items():
-        kind = kind_of(layer)
-        assert kind is not None
-        for slot in kind.slots(layer):
-            planned.append(Planned(name, slot.key, weight_spec(layer, slot, name), config_for(name, config)))
-    return planned
+    return [
+        Planned(name, slot.key, weight_spec(layer, slot, name), config_for(name, config))
+        for name, layer in resolve_targets(model, config).items()
+        for slot in chosen_slots(model, name, layer, config)
+    ]
 
 
 def config_for(name: str, config: AdapterConfig) -> AdapterConfig:

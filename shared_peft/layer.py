@@ -34,7 +34,7 @@ class AdapterLayer(nn.Module):
                 name, "must be a layer kind that can be adapted", type(base_layer).__name__, "Exclude it"
             )
         self.kind = kind
-        self.slots = kind.slots(base_layer)
+        self._every_slot = tuple(dict.fromkeys((*kind.slots(base_layer), *kind.parts(base_layer))))
         self.base_layer = base_layer
         self.adapters = nn.ModuleDict()
         self.name = name
@@ -47,10 +47,16 @@ class AdapterLayer(nn.Module):
         self._original: dict[str, Tensor] = {}
         self._cache: dict[str, tuple[Any, Tensor]] = {}
 
+    @property
+    def slots(self) -> tuple[WeightSlot, ...]:
+        """The weights that some adapter changes; of a fused one perhaps both the whole and its parts."""
+        used = {key for methods in self.adapters.values() for key in methods}  # type: ignore[attr-defined]
+        return tuple(slot for slot in self._every_slot if slot.key in used)
+
     def methods(self, adapter: str) -> Iterator[tuple[WeightSlot, AdapterMethod]]:
         """Iterate over an adapter's (slot, method) pairs in this layer."""
         if adapter in self.adapters:
-            for slot in self.slots:
+            for slot in self._every_slot:
                 if slot.key in self.adapters[adapter]:  # type: ignore[operator]
                     yield slot, self.adapters[adapter][slot.key]  # type: ignore[index, misc]
 
@@ -68,7 +74,7 @@ class AdapterLayer(nn.Module):
     @torch.no_grad()
     def start(self, methods: Mapping[str, AdapterMethod]) -> None:
         """Let new methods, not yet attached, take start values from the frozen weights."""
-        for slot in self.slots:
+        for slot in self._every_slot:
             if slot.key in methods:
                 methods[slot.key].start(self.frozen_weight(slot))
 

@@ -13,6 +13,7 @@ from shared_peft.factors import Factors
 from shared_peft.registry import Registry
 
 Category = Literal["linear", "conv", "embedding", "attention", "recurrent"]
+QKV: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class WeightSlot:
         return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
+def stacked_parts(parameter: str, size: int) -> tuple[WeightSlot, ...]:
+    """Return q, k and v as slots of a parameter that stacks them, ``size`` rows each."""
+    return tuple(WeightSlot(part, parameter, rows=(i * size, (i + 1) * size)) for i, part in enumerate(QKV))
+
+
 class LayerKind(ABC):
     """How adapters meet one family of layers. Subclasses are final and register an instance in LAYER_KINDS."""
 
@@ -63,6 +69,10 @@ class LayerKind(ABC):
     @abstractmethod
     def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
         """Return the layer's adaptable weights."""
+
+    def parts(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
+        """Return q, k and v as slices of a fused weight, or nothing where it does not stack three of equal size."""
+        return ()
 
     def refusal(self, layer: nn.Module) -> str | None:
         """Return why this layer cannot be adapted, or None."""

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -22,12 +22,15 @@ class AdapterConfig:
             "all", "all-linear" (1x1 convolutions included), "all-conv".
         exclude_modules: layers to leave alone, in the same notation.
         modules_to_save: modules trained in full and stored with the adapter (a new classifier head), as suffixes.
+        qkv_parts: parts of fused query-key-value weights to adapt, some of "q", "k", "v", each by factors of its own;
+            None adapts a fused linear layer as one weight, and all three parts of nn.MultiheadAttention.
     """
 
     _: KW_ONLY
     target_modules: list[str] | str = "all"
     exclude_modules: list[str] | str | None = None
     modules_to_save: list[str] | None = None
+    qkv_parts: list[Literal["q", "k", "v"]] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot
-
-_PARTS = ("q", "k", "v")
+from shared_peft.layer_kind import LAYER_KINDS, QKV, Category, LayerKind, WeightSlot, stacked_parts
 
 
 class AttentionKind(LayerKind):
@@ -20,14 +18,14 @@ class AttentionKind(LayerKind):
 
     def slots(self, layer: Any) -> tuple[WeightSlot, ...]:
         """Four weights: q, k, v and out_proj."""
+        return (*self.parts(layer), WeightSlot("out_proj", "out_proj.weight"))
+
+    def parts(self, layer: Any) -> tuple[WeightSlot, ...]:
+        """The input projections, three parameters where keys or values have another width."""
         width = layer.embed_dim
         if layer.in_proj_weight is None:
-            parts = [WeightSlot(part, f"{part}_proj_weight") for part in _PARTS]
-        else:
-            parts = [
-                WeightSlot(part, "in_proj_weight", rows=(i * width, (i + 1) * width)) for i, part in enumerate(_PARTS)
-            ]
-        return (*parts, WeightSlot("out_proj", "out_proj.weight"))
+            return tuple(WeightSlot(part, f"{part}_proj_weight") for part in QKV)
+        return stacked_parts("in_proj_weight", width)
 
 
 LAYER_KINDS.register("attention")(AttentionKind())

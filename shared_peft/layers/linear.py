@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from shared_peft.factors import Factors
-from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
+from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked, stacked_parts
 
 
 class LinearKind(LayerKind):
@@ -22,6 +22,11 @@ class LinearKind(LayerKind):
     def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
         """One weight, (out, in)."""
         return (WeightSlot("weight", "weight"),)
+
+    def parts(self, layer: Any) -> tuple[WeightSlot, ...]:
+        """Three square matrices on top of each other, where the shape allows it."""
+        out_features, in_features = layer.weight.shape
+        return stacked_parts("weight", in_features) if out_features == 3 * in_features else ()
 
     def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Call the linear function itself where the layer is a plain one."""
