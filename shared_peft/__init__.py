@@ -15,10 +15,13 @@ from shared_peft.factors import Factors
 from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import LAYER_KINDS, LayerKind, WeightSlot
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, make_config
+from shared_peft.methods.dora import DoraConfig
 from shared_peft.methods.flora import FloraConfig
 from shared_peft.methods.hira import HiraConfig
 from shared_peft.methods.ia3 import IA3Config
 from shared_peft.methods.lora import LoraConfig
+from shared_peft.methods.lora_dash import LoraDashConfig
+from shared_peft.methods.lora_init import LoraInitConfig
 from shared_peft.methods.lora_trf import LoraTrfConfig
 from shared_peft.methods.lora_tsd import LoraTsdConfig
 from shared_peft.methods.mpc_n import MpcNConfig
@@ -39,6 +42,7 @@ __all__ = [
     "AdapterConfig",
     "AdapterLayer",
     "AdapterMethod",
+    "DoraConfig",
     "Factors",
     "FloraConfig",
     "HiraConfig",
@@ -46,6 +50,8 @@ __all__ = [
     "LayerKind",
     "LayerStatus",
     "LoraConfig",
+    "LoraDashConfig",
+    "LoraInitConfig",
     "LoraTrfConfig",
     "LoraTsdConfig",
     "MpcNConfig",
