@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from shared_peft.factors import Factors
 from shared_peft.targets import matches
+
+V = TypeVar("V")
 
 
 def narrowed(factors: Factors) -> Factors:
@@ -38,17 +40,25 @@ def exact_targets(model: nn.Module, names: Iterable[str]) -> list[str] | str:
     return wanted if meant == set(wanted) else "|".join(re.escape(name) for name in wanted)
 
 
-def exact_ranks(ranks: Mapping[str, int]) -> dict[str, Any]:
-    """Return the fields r, lora_alpha, rank_pattern and alpha_pattern of a LoRA with these ranks and scale 1.
+def exact_pattern(values: Mapping[str, V]) -> dict[str, V]:
+    """Return a rank or alpha pattern that gives each layer its own value.
 
     The first pattern that fits a name counts, and a pattern fits every longer name that ends with it: long names first.
+
+    Args:
+        values: a value for each adapted layer by its full name, none left out.
+    """
+    return {re.escape(name): values[name] for name in sorted(values, key=len, reverse=True)}
+
+
+def exact_ranks(ranks: Mapping[str, int]) -> dict[str, Any]:
+    """Return the fields r, lora_alpha, rank_pattern and alpha_pattern of a LoRA with these ranks and scale 1.
 
     Args:
         ranks: rank of each layer by its full name.
     """
     most = max(ranks.values())
     same = all(rank == most for rank in ranks.values())
-    longest_first = sorted(ranks, key=len, reverse=True)
-    patterns = {} if same else {re.escape(name): ranks[name] for name in longest_first}
+    patterns = {} if same else exact_pattern(ranks)
     alphas = {pattern: float(rank) for pattern, rank in patterns.items()}
     return {"r": most, "lora_alpha": float(most), "rank_pattern": patterns, "alpha_pattern": alphas}

@@ -20,7 +20,7 @@ from shared_peft.inject import Planned, adapter_layers, plan, saved_modules
 from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import kind_of
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod
-from shared_peft.plain_lora import exact_ranks, exact_targets, narrowed
+from shared_peft.plain_lora import exact_pattern, exact_ranks, exact_targets, narrowed
 
 _PREFIX = "base_model.model."
 _SAVED_PREFIX = "modules_to_save."
@@ -123,7 +123,8 @@ def to_own(
             renamed[_SAVED_PREFIX + name.removeprefix(_PREFIX) if known else name] = tensor
         else:
             key = match["tensor"].replace("embedding_", "")
-            renamed[f"{match['layer']}.weight.{key}"] = tensor.flatten(1) if key == "lora_B" else tensor
+            own, first = {"lora_B": ("lora_B", 1), "lora_magnitude_vector": ("magnitude", 0)}.get(key, (key, None))
+            renamed[f"{match['layer']}.weight.{own}"] = tensor if first is None else tensor.flatten(first)
     return _narrow_wide_layers(model, config, renamed, directory)
 
 
@@ -151,22 +152,25 @@ def _narrow_wide_layers(
     """Refuse layers that stock peft runs wrongly, and give those whose rank exceeds the weight's the weight's own."""
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
+    changed = False
     for planned in plan(model, config):
         layer: Any = model.get_submodule(planned.layer)
         reason = refusal(model, planned.layer, getattr(layer, "base_layer", layer))
         if reason:
             fix = "Train this layer's adapter with this library"
             raise CheckpointError(f"{directory}: {planned.layer}", f"stock peft is wrong there: {reason}", "LoRA", fix)
+        ranks[planned.layer] = planned.config.r  # type: ignore[attr-defined]
+        alphas[planned.layer] = planned.config.lora_alpha  # type: ignore[attr-defined]
         largest = min(planned.spec.matrix_shape)
-        if planned.config.r > largest and _fits(planned, tensors):  # type: ignore[attr-defined]
+        if ranks[planned.layer] > largest and _fits(planned, tensors):
             names = [f"{planned.layer}.weight.lora_{part}" for part in "AB"]
             narrow = narrowed(Factors(tensors[names[0]], tensors[names[1]]))
             tensors |= {names[0]: narrow.core, names[1]: narrow.out_factor}
-            ranks[re.escape(planned.layer)] = largest
-            alphas[re.escape(planned.layer)] = _same_scale(planned.config, largest)
-    if not ranks:
+            ranks[planned.layer], alphas[planned.layer] = largest, _same_scale(planned.config, largest)
+            changed = True
+    if not changed:
         return config, tensors
-    patterns = {"rank_pattern": ranks | config.rank_pattern, "alpha_pattern": alphas | config.alpha_pattern}
+    patterns = {"rank_pattern": exact_pattern(ranks), "alpha_pattern": exact_pattern(alphas)}
     return dataclasses.replace(config, **patterns), tensors
 
 
@@ -174,7 +178,7 @@ def _fits(planned: Planned, tensors: Mapping[str, Tensor]) -> bool:
     """Tell whether a layer's factors are there, of the shapes its rank says."""
     rank, shape = planned.config.r, planned.spec.shape  # type: ignore[attr-defined]
     down, up = (tensors.get(f"{planned.layer}.weight.lora_{part}") for part in "AB")
-    if down is None or up is None or f"{planned.layer}.weight.lora_magnitude_vector" in tensors:
+    if down is None or up is None or f"{planned.layer}.weight.magnitude" in tensors:
         return False
     return down.shape == (rank, *shape[1:]) and up.shape == (shape[0], rank) and down.dtype == up.dtype
 

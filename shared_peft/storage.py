@@ -131,7 +131,7 @@ def _expected(model: nn.Module, config: AdapterConfig) -> dict[str, torch.Tensor
             expected |= {f"{planned.layer}.{planned.slot}.{name}": t for name, t in method.state_dict().items()}
     for name, module in model.named_modules():
         if name and config.modules_to_save and matches(name, config.modules_to_save):
-            original: Any = getattr(module, "original_module", module)
+            original: Any = getattr(module, "original_module", getattr(module, "base_layer", module))
             expected |= {f"{SAVED_PREFIX}{name}.{key}": tensor for key, tensor in original.state_dict().items()}
     return expected
 
