@@ -93,23 +93,23 @@ def attach(
             fresh[name].start(methods)
     _warn_clamped(built)
     model.requires_grad_(False)
+    wrappers: dict[nn.Module, nn.Module] = {}
     for name, methods in built.items():
+        module = model.get_submodule(name)
         fresh[name].add(adapter_name, methods)
-        fresh[name].train(model.get_submodule(name).training)
-        _replace(model, name, fresh[name])
+        wrappers[module] = fresh[name].train(module.training)
     for name in saved:
         module = model.get_submodule(name)
         wrapper = module if isinstance(module, SavedModule) else SavedModule(module)
         wrapper.add(adapter_name)
-        _replace(model, name, wrapper.train(module.training))
+        wrappers[module] = wrapper.train(module.training)
+    _exchange(model, wrappers)
 
 
 def detach(model: nn.Module) -> nn.Module:
     """Take every wrapper out: layers become their base layer, saved modules their active copy; return the model."""
-    for name, layer in list(adapter_layers(model)):
-        _replace(model, name, layer.base_layer)
-    for name, module in list(saved_modules(model)):
-        _replace(model, name, module.current)
+    _exchange(model, {layer: layer.base_layer for _, layer in adapter_layers(model)})
+    _exchange(model, {module: module.current for _, module in saved_modules(model)})
     return model
 
 
@@ -162,9 +162,12 @@ def _adapter_layer(model: nn.Module, name: str) -> AdapterLayer:
     return module if isinstance(module, AdapterLayer) else AdapterLayer(module, name)
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def _exchange(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Put modules in the place of others, under every name a shared one has."""
+    for parent in list(model.modules()):
+        for child, module in list(parent._modules.items()):
+            if module is not None and replacements.get(module, module) is not module:
+                setattr(parent, child, replacements[module])
 
 
 def _warn_clamped(built: Mapping[str, Mapping[str, AdapterMethod]]) -> None:

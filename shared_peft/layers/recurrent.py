@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot
 
+_CELL_WEIGHTS = ("weight_ih", "weight_hh")
 _SCATTERED = "RNN module weights are not part of single contiguous chunk of memory"
 
 
@@ -25,10 +26,10 @@ class RecurrentKind(LayerKind):
         """Covered by "all" only."""
         return "recurrent"
 
-    def slots(self, layer: nn.Module) -> tuple[WeightSlot, ...]:
+    def slots(self, layer: Any) -> tuple[WeightSlot, ...]:
         """One slot for each weight matrix, the gates stacked in its rows: weight_ih_l0, weight_hh_l0, ..."""
-        names = (name for name, _ in layer.named_parameters(recurse=False) if name.startswith("weight_"))
-        return tuple(WeightSlot(name, name) for name in names)
+        names = _CELL_WEIGHTS if isinstance(layer, nn.RNNCellBase) else layer._flat_weights_names
+        return tuple(WeightSlot(name, name) for name in names if name.startswith("weight_"))
 
     def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the layer with other weights in the list its kernel reads, which is put back whatever happens."""

@@ -1,13 +1,26 @@
 """Which layers each notation means, and what is refused."""
 
-import pytest
-from torch import nn
+from collections.abc import Callable
+from pathlib import Path
 
-from shared_peft import LoraConfig, PeftModel, count_parameters, get_peft_model, largest_rank
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared_peft import (
+    AdapterLayer,
+    LoraConfig,
+    PeftModel,
+    count_parameters,
+    get_peft_model,
+    get_peft_model_state_dict,
+    largest_rank,
+)
 from shared_peft.errors import RankError, TargetError
 from shared_peft.inject import plan
 from shared_peft.methods.flora import FloraConfig
 from shared_peft.targets import resolve_targets
+from tests.shared_peft.cases import close, fill_randomly
 
 
 def network() -> nn.Module:
@@ -84,6 +97,83 @@ def test_tied_weights_are_refused_with_all_their_names() -> None:
     model["out"].weight = model["words"].weight
     with pytest.raises(TargetError, match=r"words: its weight.*shared by words\.weight, out\.weight"):
         get_peft_model(model, LoraConfig(r=2))
+
+
+class Shared(nn.Module):
+    """One linear layer used twice under two names, and a block of two names that holds another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(6, 6)
+        self.second = self.first
+        self.inner = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        self.blocks = nn.ModuleList([self.inner, self.inner])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.blocks[1](self.blocks[0](torch.relu(self.first(x)))))
+
+
+def test_a_layer_used_under_two_names_is_adapted_once_and_answers_under_both(tmp_path: Path) -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    model = get_peft_model(Shared().eval(), LoraConfig(r=2))
+    assert model.first is model.second
+    assert isinstance(model.first, AdapterLayer)
+    assert model.inner[0] is model.blocks[1][0]
+    assert model.get_nb_trainable_parameters()[0] == count_parameters(Shared(), LoraConfig(r=2)) == 2 * 2 * 12
+    fill_randomly(model)
+    oracle = Shared().eval()
+    with torch.no_grad():
+        for name in ("first", "inner.0"):
+            layer = model.get_submodule(f"base_model.{name}")
+            oracle.get_submodule(name).weight += layer.delta_weight("default", layer.slots[0])
+    expected = oracle(x)
+    assert not close(expected, Shared().eval()(x), 1e-2)
+    assert close(model(x), expected)
+    assert {key.rpartition(".")[0] for key in get_peft_model_state_dict(model)} == {"first.weight", "inner.0.weight"}
+    model.save_pretrained(tmp_path)
+    assert close(PeftModel.from_pretrained(Shared().eval(), tmp_path)(x), expected)
+    plain = model.merge_and_unload()
+    assert plain.first is plain.second
+    assert type(plain.first) is nn.Linear
+    assert close(plain(x), expected)
+
+
+def test_any_name_of_a_shared_layer_or_module_means_it() -> None:
+    assert list(resolve_targets(Shared(), LoraConfig(target_modules=["second"]))) == ["first"]
+    assert list(resolve_targets(Shared(), LoraConfig(target_modules=r"blocks\.1\.0"))) == ["inner.0"]
+    assert list(resolve_targets(Shared(), LoraConfig(exclude_modules=["blocks.1.0"]))) == ["first"]
+    saved = get_peft_model(Shared(), LoraConfig(r=2, target_modules=["inner.0"], modules_to_save=["first"]))
+    assert saved.first is saved.second
+    assert "first" not in {row.name for row in saved.get_layer_status()}
+    plain = saved.unload()
+    assert plain.first is plain.second
+    assert type(plain.second) is nn.Linear
+
+
+def test_a_second_adapter_finds_shared_layers_wrapped() -> None:
+    model = get_peft_model(Shared(), LoraConfig(r=2), "a")
+    model.add_adapter("b", LoraConfig(r=1, target_modules=["second"]))
+    assert list(model.first.adapters) == ["a", "b"]
+    assert model.first is model.second
+    assert type(model.unload().second) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    "norm", [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.parametrizations.spectral_norm]
+)
+def test_a_weight_computed_from_others_is_refused(norm: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.ModuleDict({"fc": norm(nn.Linear(4, 4))})
+    with pytest.raises(TargetError, match=r"fc: cannot be adapted: weight is computed from other parameters"):
+        get_peft_model(model, LoraConfig(r=2))
+
+
+def test_a_lazy_layer_is_refused_until_it_has_run() -> None:
+    model = nn.ModuleDict({"fc": nn.LazyLinear(4)})
+    with pytest.raises(TargetError, match=r"fc: must know its shape, got LazyLinear before its first input\. Run it"):
+        get_peft_model(model, LoraConfig(r=2))
+    model["fc"](torch.zeros(1, 3))
+    assert get_peft_model(model, LoraConfig(r=2)).get_nb_trainable_parameters()[0] == 2 * 7
 
 
 @pytest.mark.parametrize(
