@@ -10,11 +10,13 @@ Example:
 """
 
 from shared_peft import layers, methods
+from shared_peft.allocation import allocated_ranks
 from shared_peft.budget import count_parameters, largest_rank
 from shared_peft.factors import Factors
 from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import LAYER_KINDS, LayerKind, WeightSlot
 from shared_peft.method import METHODS, AdapterConfig, AdapterMethod, WeightSpec, make_config
+from shared_peft.methods.adalora import AdaLoraConfig
 from shared_peft.methods.dora import DoraConfig
 from shared_peft.methods.flora import FloraConfig
 from shared_peft.methods.hira import HiraConfig
@@ -39,6 +41,7 @@ from shared_peft.status import LayerStatus
 __all__ = [
     "LAYER_KINDS",
     "METHODS",
+    "AdaLoraConfig",
     "AdapterConfig",
     "AdapterLayer",
     "AdapterMethod",
@@ -60,6 +63,7 @@ __all__ = [
     "SslConfig",
     "WeightSlot",
     "WeightSpec",
+    "allocated_ranks",
     "count_parameters",
     "get_peft_model",
     "get_peft_model_state_dict",

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared_peft import storage
+from shared_peft import combination, storage
+from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
 from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
 from shared_peft.layer import AdapterLayer
@@ -73,25 +74,52 @@ class PeftModel(nn.Module):
         """Names of the adapters in use, whose changes add up."""
         return list(self._active)
 
-    def set_adapter(self, adapter_name: str | Sequence[str]) -> None:
+    def set_adapter(
+        self,
+        adapter_name: str | Sequence[str],
+        *,
+        weights: Sequence[float] | None = None,
+        inference_mode: bool = False,
+    ) -> None:
         """Use these adapters and train them; all others are frozen.
 
+        Args:
+            adapter_name: one name or several, whose changes add up; of a module trained in full the last copy counts.
+            weights: factor on each adapter's change, 1 by default. They belong to the run, not to the adapters:
+                merging applies them, `save_pretrained` does not.
+            inference_mode: train none of them.
+
         Raises:
-            AdapterError: an unknown name, or the model is merged.
+            AdapterError: an unknown name, weights that do not fit, or the model is merged.
         """
         names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
         for name in names:
             self._known(name)
         self._refuse_merged("set_adapter")
-        self._active = names
-        for layer in self._layers():
-            layer.active = names
-            for name, methods in layer.adapters.items():
-                methods.requires_grad_(name in names)
-        for module in self._saved():
-            module.active = next((name for name in reversed(names) if name in module.copies), None)
-            for name, copy in module.copies.items():
-                copy.requires_grad_(name == module.active)
+        combination.activate(self.base_model, names, weights, inference_mode=inference_mode)
+        self._active, self._weights, self._inference_mode = names, weights, inference_mode
+
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: combination.Combination = "svd",
+        svd_rank: int | None = None,
+    ) -> None:
+        """Add a plain LoRA that holds a weighted sum of adapters, inactive until `set_adapter`; see `combined`.
+
+        Raises:
+            AdapterError: an unknown or taken name, weights that do not fit, or methods that cannot be combined so.
+        """
+        self._refuse_merged("add_weighted_adapter")
+        for name in adapters:
+            self._known(name)
+        named = combination.weighted(adapters, weights)
+        config, tensors = combination.combined(self.base_model, self.peft_config, named, combination_type, svd_rank)
+        attach(self.base_model, config, adapter_name, start=False)
+        storage.fill(self.base_model, tensors, adapter_name, "add_weighted_adapter")
+        self._welcome(adapter_name, config)
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Remove an adapter; if it was the only active one, the first of the others becomes active.
@@ -107,8 +135,7 @@ class PeftModel(nn.Module):
         for holder in (*self._layers(), *self._saved()):
             holder.remove(adapter_name)
         del self.peft_config[adapter_name]
-        remaining = [name for name in self._active if name != adapter_name]
-        self.set_adapter(remaining or next(iter(self.peft_config)))
+        self._activate_again([name for name in self._active if name != adapter_name] or list(self.peft_config)[:1])
 
     @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -174,9 +201,15 @@ class PeftModel(nn.Module):
             optimizer: the optimiser, whose state is dropped for parameters that a phase change restarts.
         """
         restarted = [parameter for layer in self._layers() for parameter in layer.update_and_allocate(step)]
+        for name in self._active:
+            allocate([method for layer in self._layers() for _, method in layer.methods(name)], step)
         if optimizer is not None:
             for parameter in restarted:
                 optimizer.state.pop(parameter, None)
+
+    def penalty(self) -> torch.Tensor | None:
+        """Return what the active adapters add to the training loss, a scalar, or None."""
+        return adapter_penalty(self.base_model)
 
     def train(self, mode: bool = True) -> "PeftModel":  # noqa: FBT001, FBT002  (torch's own signature)
         """Switch between training and evaluation; frozen batch norms stay in evaluation."""
@@ -247,8 +280,14 @@ class PeftModel(nn.Module):
     def _welcome(self, adapter_name: str, config: AdapterConfig) -> None:
         """Know a newly attached adapter, with the active ones and the modes as they were."""
         self.peft_config[adapter_name] = config
-        self.set_adapter(self.active_adapters)
+        self._activate_again(self._active)
         self.train(self.training)
+
+    def _activate_again(self, names: Sequence[str]) -> None:
+        """Activate these adapters with the weights and the mode they had."""
+        before = dict(zip(self._active, self._weights or (1.0,) * len(self._active), strict=True))
+        weights = [before.get(name, 1.0) for name in names] if self._weights else None
+        self.set_adapter(names, weights=weights, inference_mode=self._inference_mode)
 
     def _layers(self) -> list[AdapterLayer]:
         return [layer for _, layer in adapter_layers(self.base_model)]
@@ -313,6 +352,15 @@ def inject_adapter_in_model(
     """Attach and activate an adapter, returning the model itself instead of a PeftModel."""
     PeftModel(model, config, adapter_name, generator=generator)
     return model
+
+
+def adapter_penalty(model: nn.Module) -> torch.Tensor | None:
+    """Return the sum of the penalties of all active adapters anywhere in ``model``, a scalar, or None."""
+    active = (
+        method for _, layer in adapter_layers(model) for name in layer.active for _, method in layer.methods(name)
+    )
+    penalties = [penalty for penalty in (method.penalty() for method in active) if penalty is not None]
+    return torch.stack(penalties).sum() if penalties else None
 
 
 def get_peft_model_state_dict(model: nn.Module, adapter_name: str = "default") -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, TrainingError
+from shared_peft.model import adapter_penalty
 from shared_peft.training.run import RunFolder
 
 CHECKPOINT = "checkpoint.pt"
@@ -164,7 +165,7 @@ def _gradients(
     accelerator: Any,
     step: int,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Add up the gradients of one optimiser step; return the last micro batch's loss and logs."""
+    """Add up the gradients of one optimiser step; return the last micro batch's loss, penalties included, and logs."""
     loss, logs = torch.tensor(math.nan), {}
     for micro in range(config.gradient_accumulation):
         index = step * config.gradient_accumulation + micro
@@ -172,6 +173,8 @@ def _gradients(
         batch = _my_rows(batches(index), accelerator)
         with accelerator.autocast():
             loss, logs = objective(model, batch, step)
+        penalty = adapter_penalty(model)
+        loss = loss if penalty is None else loss + penalty
         accelerator.backward(loss / config.gradient_accumulation)
     return loss, logs
 
