@@ -4,7 +4,7 @@ from torch import nn
 
 from shared_peft.errors import ConfigError, TargetError
 from shared_peft.layer_kind import QKV, WeightSlot, kind_of
-from shared_peft.method import AdapterConfig
+from shared_peft.method import METHODS, AdapterConfig, method_name
 
 FUSED_NAMES = frozenset({"qkv", "in_proj", "to_qkv", "Wqkv", "c_attn", "qkv_proj"})
 
@@ -23,7 +23,7 @@ def chosen_slots(model: nn.Module, name: str, layer: nn.Module, config: AdapterC
 
     Raises:
         ConfigError: ``qkv_parts`` is empty, names a part twice, or one there is not.
-        TargetError: a fused weight that cannot be cut into equal q, k and v.
+        TargetError: a fused weight that cannot be cut into equal q, k and v, or a method that cannot be merged on one.
     """
     kind = kind_of(layer)
     assert kind is not None
@@ -40,6 +40,9 @@ def chosen_slots(model: nn.Module, name: str, layer: nn.Module, config: AdapterC
         got = "rows in turn by head" if parts else _shape_in_words(layer)
         fix = "Exclude it, or leave qkv_parts at None to adapt it as one weight"
         raise TargetError(name, "to be cut into q, k and v its weight must stack three of equal size", got, fix)
+    if not METHODS.get(method_name(config)).mergeable:
+        must, fix = "a method that cannot be merged needs the layer's whole output", "Leave qkv_parts at None"
+        raise TargetError(name, must, f"qkv_parts {wanted}", fix)
     keys, parameters = {part.key for part in parts}, {part.parameter for part in parts}
     others = [slot for slot in slots if slot.key not in keys and slot.parameter not in parameters]
     return (*(part for part in parts if part.key in wanted), *others)
