@@ -103,6 +103,7 @@ def test_equal_importances_go_to_the_earlier_layer() -> None:
 def test_with_prices_a_rank_must_be_worth_its_parameters_and_nothing_that_fits_is_left_out() -> None:
     dear, cheap = torch.tensor([8.0, 3.0]), torch.tensor([2.0, 1.0, 0.1])
     assert [mask.tolist() for mask in choose([dear, cheap], [10, 3], 16)] == [[True, False], [True, True, False]]
+    assert [mask.tolist() for mask in choose([dear[1:], cheap[:2]], [10, 3], 10)] == [[False], [True, True]]
     generator = torch.Generator().manual_seed(1)
     for _ in range(50):
         prices = torch.randint(2, 9, (4,), generator=generator).tolist()
@@ -218,6 +219,17 @@ def test_pruned_ranks_are_exactly_zero_and_stay_so_and_merging_is_exact() -> Non
     with torch.no_grad():
         expected = model(x)
         assert torch.equal(model.merge_and_unload()(x), expected)
+
+
+def test_the_final_decision_is_the_last() -> None:
+    model = run(CONFIG, 8)
+    ranks, kept = allocated_ranks(model), [method.kept.clone() for method in methods_of(model)]
+    for method in methods_of(model):
+        method.lora_E_sensitivity.copy_(torch.rand(4) * 100)
+        method.lora_E_uncertainty.fill_(1)
+    model.update_and_allocate(9)
+    assert allocated_ranks(model) == ranks
+    assert all(torch.equal(method.kept, mask) for method, mask in zip(methods_of(model), kept, strict=True))
 
 
 def test_the_same_gradients_give_the_same_ranks() -> None:
