@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared_peft import combination, storage
+from shared_peft import combination, merging, storage
 from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
 from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
@@ -140,19 +140,8 @@ class PeftModel(nn.Module):
     @contextlib.contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Answer as the base model does within the block."""
-        holders = (*self._layers(), *self._saved())
-        before = [holder.enabled for holder in holders]
-        merged = tuple(dict.fromkeys(name for layer in self._layers() for name in layer.merged))
-        self.unmerge_adapter()
-        for holder in holders:
-            holder.enabled = False
-        try:
+        with merging.disabled(self.base_model):
             yield
-        finally:
-            for holder, enabled in zip(holders, before, strict=True):
-                holder.enabled = enabled
-            if merged:
-                self.merge_adapter(merged)
 
     # merging
 
@@ -169,16 +158,11 @@ class PeftModel(nn.Module):
         names = tuple(self._active if adapter_names is None else adapter_names)
         for name in names:
             self._known(name)
-        with contextlib.ExitStack() as undo:
-            for layer in self._layers():
-                layer.merge(names, safe=safe_merge)
-                undo.callback(layer.unmerge)
-            undo.pop_all()
+        merging.merge(self.base_model, names, safe=safe_merge)
 
     def unmerge_adapter(self) -> None:
         """Put the original base weights back, bit for bit; does nothing where nothing is merged."""
-        for layer in self._layers():
-            layer.unmerge()
+        merging.unmerge(self.base_model)
 
     def merge_and_unload(self, *, safe_merge: bool = False) -> nn.Module:
         """Return the plain model with the active adapters' changes in its weights; this PeftModel is used up."""
