@@ -10,16 +10,19 @@ from shared_peft.errors import AdapterError, MergeError, TargetError
 from shared_peft.factors import Factors, added
 from shared_peft.layer_kind import LayerMapsOf, WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
+from shared_peft.paths import Path, PathCosts
 
-Path = Literal["auto", "weight", "activation"]
+ChosenPath = Path | Literal["auto"]
 
 
 class AdapterLayer(nn.Module):
     """Stands where a layer stood; everything but the adapted weights is still the layer's own.
 
-    Two forwards give the same answer. The weight path runs the layer once with W + dW and is right for every layer; the
-    activation path adds a low-rank chain to the layer's output and costs less in training where the layer is dense.
-    Dropout on the input of the change, and methods that cannot be merged, need the activation path.
+    Three paths give the same answer. The weight path runs the layer once with W + dW and is right for every layer; the
+    activation path adds a low-rank chain to the layer's output; the factored path runs the layer once with W + dW and
+    takes the factors' gradients from narrow maps. In training the cheapest is taken (see `paths`), else the weight path
+    with W + dW kept between calls. Dropout on the input of the change, and methods that cannot be merged, need the
+    activation path.
 
     Args:
         base_layer: the layer to adapt; whoever attaches an adapter freezes it.
@@ -38,7 +41,8 @@ class AdapterLayer(nn.Module):
         self.base_layer = base_layer
         self.adapters = nn.ModuleDict()
         self.name = name
-        self.path: Path = "auto"
+        self.path: ChosenPath = "auto"
+        self.costs: PathCosts | None = None  # of the last training step, where there was a choice
         self.active: tuple[str, ...] = ()
         self.strengths: dict[str, float] = {}  # factor on an active adapter's change, 1 where it is missing
         self.sample_names: tuple[str, ...] | None = None  # adapter of each sample, set for one forward
@@ -104,8 +108,11 @@ class AdapterLayer(nn.Module):
         active = self._running()
         if not active:
             return self.base_layer(*args, **kwargs)
-        if self._takes_activation_path(active, args, kwargs):
+        path, factors = self._choose(active, args, kwargs)
+        if path == "activation":
             return self._with_changes(active, args[0])
+        if path == "factored" and factors is not None:
+            return self.kind.run_factored(self.base_layer, args[0], factors)
         return self.kind.run(self.base_layer, self._weights(active), args, kwargs)
 
     def _running(self) -> tuple[str, ...]:
@@ -114,21 +121,39 @@ class AdapterLayer(nn.Module):
             return ()
         return tuple(name for name in self.active if name in self.adapters)
 
-    def _takes_activation_path(self, active: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        kind, layer = self.kind, self.base_layer
+    def _choose(
+        self, active: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Path, Factors | None]:
+        """Return the path this call takes, and the changes as one chain where it needs them."""
         methods = [method for name in active for _, method in self.methods(name)]
         if not all(method.mergeable for method in methods):
-            return True
-        if self.path == "weight" or len(args) != 1 or kwargs:
-            return False
-        if torch.compiler.is_exporting():
-            return False  # W + dW folds into a constant, and no choice may depend on a symbolic size
+            return "activation", None
+        if self.path == "weight" or len(args) != 1 or kwargs or torch.compiler.is_exporting():
+            return "weight", None  # when exporting, W + dW folds into a constant, whatever the batch size
         if self.training and any(method.dropout for method in methods):
-            return True
-        if not kind.runs_chain(layer) or (self.path == "auto" and not torch.is_grad_enabled()):
-            return False
+            return "activation", None
+        if not self.kind.runs_chain(self.base_layer) or (self.path != "activation" and not torch.is_grad_enabled()):
+            return "weight", None
         factors = self._factors(active)
-        return factors is not None and (self.path == "activation" or kind.chain_saves_work(layer, args[0], factors))
+        if factors is None:
+            return "weight", None
+        return self._path_for(args[0], factors), factors
+
+    def _path_for(self, x: Tensor, factors: Factors) -> Path:
+        """Return the path with the least work in training; a compiler fuses the chain better than the factored path."""
+        costs = self.kind.training_costs(self.base_layer, x, factors)
+        path = self.path
+        if torch.compiler.is_compiling():
+            chain = path == "activation" or costs is None or costs.activation < costs.weight
+            return "activation" if chain else "weight"
+        self.costs = costs
+        if path == "auto":
+            trained = factors.core.requires_grad or factors.out_factor.requires_grad
+            path = "activation" if costs is None else costs.cheapest if trained else "weight"
+        return "weight" if path == "factored" and (costs is None or self._base_is_trained()) else path
+
+    def _base_is_trained(self) -> bool:
+        return any(self.base_layer.get_parameter(slot.parameter).requires_grad for slot in self.slots)
 
     def _factors(self, active: tuple[str, ...]) -> Factors | None:
         """Return all active changes of a layer with one parameter as one chain, or None."""

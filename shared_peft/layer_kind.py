@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from shared_peft.factors import Factors
+from shared_peft.paths import PathCosts
 from shared_peft.registry import Registry
 
 Category = Literal["linear", "conv", "embedding", "attention", "recurrent"]
@@ -110,9 +111,13 @@ class LayerKind(ABC):
             x = self.mix(layer, x, factors.in_factor)
         return self.mix(layer, self.narrow(layer, x, factors.core), factors.out_factor)
 
-    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
-        """Tell whether the chain beside the frozen layer costs less than building and using W + dW in training."""
-        return False
+    def run_factored(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
+        """Return the layer's output with W + dW, whose backward takes the factors' gradients from narrow maps."""
+        raise AssertionError(f"{type(layer).__name__} has no factored path")
+
+    def training_costs(self, layer: nn.Module, x: Tensor, factors: Factors) -> PathCosts | None:
+        """Return what each path costs in training where the layer has all three; None where the chain is best."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shared_peft import depthwise, factored
 from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
+from shared_peft.paths import PathCosts, path_costs
 
 _CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -29,6 +32,8 @@ class ConvKind(LayerKind):
     def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Call the convolution itself, padding mode included, where the layer is a plain one."""
         if self.is_plain(layer) and not is_hooked(layer) and len(args) == 1 and not kwargs:
+            if torch.is_grad_enabled() and depthwise.pays(layer, args[0]) and not torch.compiler.is_compiling():
+                return depthwise.convolution(args[0], weights["weight"], layer)
             return layer._conv_forward(args[0], weights["weight"], layer.bias)
         return super().run(layer, weights, args, kwargs)
 
@@ -54,14 +59,22 @@ class ConvKind(LayerKind):
         modes = len(layer.kernel_size)
         return _CONVOLVE[modes](x, matrix.reshape(*matrix.shape, *(1,) * modes))
 
-    def chain_saves_work(self, layer: Any, x: Tensor, factors: Factors) -> bool:
-        """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""
+    def run_factored(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
+        """Convolve with W + dW once; padding that is not plain zeros is written around the input first."""
+        padding = layer.padding
+        if layer.padding_mode != "zeros" or isinstance(padding, str):
+            around = layer._reversed_padding_repeated_twice
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            x, padding = functional.pad(x, around, mode) if any(around) else x, (0,) * len(layer.kernel_size)
+        geometry = factored.Geometry(layer.stride, padding, layer.dilation)
+        return factored.convolution(x, layer.weight, layer.bias, factors, geometry)
+
+    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts | None:
+        """Positions are pixels of all images of the batch."""
+        if x.dim() != layer.weight.dim() or is_hooked(layer):
+            return None
         before = x.numel() // layer.in_channels
-        after = before // math.prod(layer.stride)
-        chain = after * (factors.core.numel() + factors.out_factor.numel())
-        chain += 0 if factors.in_factor is None else before * factors.in_factor.numel()
-        weight = layer.weight.numel()
-        return 3 * chain < after * weight + 3 * factors.core.shape[0] * weight
+        return path_costs(layer.weight.shape, factors, before, before // math.prod(layer.stride))
 
 
 LAYER_KINDS.register("conv")(ConvKind())

@@ -43,9 +43,5 @@ class EmbeddingKind(LayerKind):
         narrow = self.mix(layer, self.narrow(layer, x, factors.in_factor), factors.core)
         return self.mix(layer, narrow, factors.out_factor)
 
-    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
-        """Looking up a few rows is always cheaper than building the whole table."""
-        return True
-
 
 LAYER_KINDS.register("embedding")(EmbeddingKind())

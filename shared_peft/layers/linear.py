@@ -6,8 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from shared_peft import factored
 from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked, stacked_parts
+from shared_peft.paths import PathCosts, path_costs
 
 
 class LinearKind(LayerKind):
@@ -42,13 +44,14 @@ class LinearKind(LayerKind):
         """Multiply by the core, (rank, in)."""
         return functional.linear(x, core)
 
-    def chain_saves_work(self, layer: nn.Module, x: Tensor, factors: Factors) -> bool:
-        """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications)."""
-        rows, weight = x.numel() // x.shape[-1], layer.weight.numel()  # type: ignore[union-attr, operator]
-        rank = factors.core.shape[0]
-        small = factors.core.numel() + factors.out_factor.numel()
-        small += 0 if factors.in_factor is None else factors.in_factor.numel()
-        return 3 * rows * small < rows * weight + 3 * rank * weight
+    def run_factored(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
+        """Multiply by W + dW once."""
+        return factored.linear(x, layer.weight, layer.bias, factors)
+
+    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts | None:
+        """Every row of the input is a position."""
+        rows = x.numel() // x.shape[-1]
+        return None if is_hooked(layer) else path_costs(layer.weight.shape, factors.without_in_factor(), rows, rows)
 
 
 LAYER_KINDS.register("linear")(LinearKind())

@@ -1,0 +1,200 @@
+"""The three paths of training: the same answer and the same gradients, and the cheapest is taken."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from shared_peft import FloraConfig, LoraConfig, PeftModel, depthwise, factored, get_peft_model
+from shared_peft.factors import Factors
+from shared_peft.inject import adapter_layers
+from shared_peft.paths import PathCosts, path_costs
+from tests.shared_peft.cases import CASES, Case, config_for, fill_randomly
+from tests.shared_peft.test_properties import convolutions
+
+DENSE = [case for case in CASES if case.name.startswith(("linear", "conv")) and "same" not in case.name]
+
+
+def set_path(model: nn.Module, path: str) -> None:
+    for _, layer in adapter_layers(model):
+        layer.path = path  # type: ignore[assignment]
+
+
+def gradients(model: PeftModel, x: Tensor, path: str) -> list[Tensor]:
+    """The output, the input's gradient and every adapter gradient along one path, in float64."""
+    set_path(model, path)
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    output = model.train()(x)
+    output.sin().sum().backward()
+    assert x.grad is not None
+    return [output.detach(), x.grad, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+@pytest.mark.parametrize("method", ["lora", "flora", "lora_tsd"])
+@given(drawn=convolutions())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_every_path_gives_the_same_gradients_for_any_convolution(
+    method: str, drawn: tuple[nn.Module, tuple[int, ...]]
+) -> None:
+    layer, shape = drawn
+    model = get_peft_model(nn.Sequential(layer), config_for(method, r=1, kernel_r=1)).double()
+    fill_randomly(model)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = gradients(model, x, "weight")
+    for path in ("activation", "factored"):
+        for got, wanted in zip(gradients(model, x, path), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("method", ["lora", "flora", "lora_tsd"])
+@pytest.mark.parametrize("shape", [(9,), (4, 9), (2, 3, 9), (2, 3, 2, 9)])
+def test_every_path_gives_the_same_gradients_for_linear_layers(method: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Linear(9, 7)), config_for(method)).double()
+    fill_randomly(model)
+    x = torch.randn(shape, dtype=torch.float64)
+    expected = gradients(model, x, "weight")
+    for path in ("activation", "factored"):
+        for got, wanted in zip(gradients(model, x, path), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("in_factor", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [((1, 1), (1, 1), (0, 0), (1, 1)), ((1, 1), (2, 2), (0, 0), (1, 1)), ((3, 2), (2, 1), (1, 0), (1, 2))],
+)
+def test_factored_convolution_passes_a_numerical_gradient_check(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    in_factor: bool,  # noqa: FBT001
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, 6, 7), (5, 3, *kernel), (5,), (2, 2 if in_factor else 3, *kernel), (5, 2), (2, 3)]
+    x, weight, bias, core, out_factor, mapped = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes
+    )
+    geometry = factored.Geometry(stride, padding, dilation)
+
+    def run(x: Tensor, bias: Tensor, core: Tensor, out_factor: Tensor, mapped: Tensor) -> Tensor:
+        factors = Factors(core, out_factor, mapped if in_factor else None)
+        return factored.convolution(x, weight, bias, factors, geometry)
+
+    inputs = [tensor.requires_grad_() for tensor in (x, bias, core, out_factor, mapped)]
+    assert torch.autograd.gradcheck(run, inputs)
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    size=st.tuples(st.integers(13, 17), st.integers(13, 17)),
+)
+@settings(max_examples=80, deadline=None, derandomize=True)
+def test_the_depthwise_weight_gradient_is_the_librarys(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 1, *kernel, generator=generator, dtype=torch.float64, requires_grad=True)
+    output = torch.conv2d(x, weight, None, stride, padding, dilation, 3)
+    gradient = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    output.backward(gradient)
+    got = depthwise.weight_gradient(x, gradient, kernel, stride, padding, dilation)
+    torch.testing.assert_close(got, weight.grad)
+
+
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_depthwise_layers_with_large_kernels_train_with_the_fast_gradient(
+    kernel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6)
+    model = get_peft_model(nn.Sequential(layer), FloraConfig(r=2))
+    fill_randomly(model)
+    x = torch.randn(2, 6, 9, 9)
+    used = []
+    original = depthwise.weight_gradient
+    monkeypatch.setattr(depthwise, "weight_gradient", lambda *args: used.append(1) or original(*args))
+    fast = gradients(model, x, "auto")
+    monkeypatch.setattr(depthwise, "pays", lambda *_: False)
+    plain = gradients(model, x, "auto")
+    assert used == [1]
+    for got, wanted in zip(fast, plain, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_factored_path_keeps_no_second_copy_of_the_weights_for_the_backward() -> None:
+    layer = nn.Linear(256, 256)
+    model = get_peft_model(nn.Sequential(layer), LoraConfig(r=2))
+    set_path(model, "factored")
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel()
+        return tensor
+
+    x = torch.randn(4, 256)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.train()(x)
+    known = {tensor.untyped_storage().data_ptr() for tensor in (x, *model.parameters())}
+    assert sum(size for pointer, size in kept.items() if pointer not in known) <= 2 * 2 * 256  # scaled factors
+
+
+def test_a_trained_base_weight_or_a_hook_gets_its_due_on_every_path() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(64, 64)), LoraConfig(r=1)).train()
+    model.base_model[0].base_layer.weight.requires_grad_()
+    model.base_model[0].path = "factored"
+    model(torch.randn(512, 64)).sum().backward()
+    assert model.base_model[0].base_layer.weight.grad.abs().max() > 0
+    model.base_model[0].base_layer.weight.requires_grad_(requires_grad=False)
+    seen = []
+    model.base_model[0].base_layer.register_forward_hook(lambda *_: seen.append(1))
+    model.base_model[0].path = "auto"
+    model(torch.randn(512, 64))
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("case", DENSE, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_autocast_and_low_precision_agree_between_paths(case: Case, dtype: torch.dtype) -> None:
+    model = get_peft_model(case.layer().to(dtype), config_for("lora", r=1)).train()
+    fill_randomly(model)
+    answers = {}
+    for path in ("weight", "factored"):
+        set_path(model, path)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.float32):
+            output = model(case.x().to(dtype))
+        assert output.dtype == torch.bfloat16
+        output.float().square().sum().backward()
+        answers[path] = [output.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    for got, wanted in zip(answers["factored"], answers["weight"], strict=True):
+        assert (got.float() - wanted.float()).norm() <= 0.03 * wanted.float().norm() + 1e-6
+
+
+def test_the_cheapest_path_follows_ranks_and_positions() -> None:
+    wide = Factors(torch.zeros(8, 512), torch.zeros(512, 8))
+    assert path_costs((512, 512), wide, 4096, 4096).cheapest == "factored"
+    assert path_costs((512, 512), wide, 4, 4).cheapest == "activation"
+    full = Factors(torch.zeros(16, 16), torch.zeros(16, 16))
+    assert path_costs((16, 16), full, 4096, 4096).cheapest == "weight"
+    assert "factored: cheapest of weight 3," in str(PathCosts(3e6, 2e6, 1e6))
+
+
+def test_the_model_takes_the_cheapest_path_and_says_so() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(64, 64)), LoraConfig(r=2)).train()
+    model(torch.randn(2048, 64))
+    assert model.base_model[0].costs.cheapest == "factored"
+    model(torch.randn(1, 64))
+    assert model.base_model[0].costs.cheapest == "activation"
