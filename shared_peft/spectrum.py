@@ -68,7 +68,7 @@ def hosvd(weight: Tensor) -> tuple[Tensor, list[Tensor]]:
     import tensorly  # noqa: PLC0415  (slow to import, and needed by few)
 
     exact = _exact(weight)
-    with tensorly.backend_context("torch", local_threadsafe=True):  # type: ignore[attr-defined]
+    with tensorly.backend_context("pytorch", local_threadsafe=True):  # type: ignore[attr-defined]
         factors = [_left_vectors(tensorly.unfold(tensor=exact, mode=mode)) for mode in range(exact.dim())]
         core = tensorly.tenalg.multi_mode_dot(  # type: ignore[attr-defined]
             tensor=exact, matrix_or_vec_list=factors, transpose=True

@@ -93,7 +93,7 @@ class Lora(LowRankMethod):
 
     @torch.no_grad()
     def _start_orthogonal(self, spec: WeightSpec, generator: torch.Generator | None) -> None:
-        """Draw B = X Q_even / 10 and A = (Y Q_odd)^T / 10 of one orthogonal Q, so that B A = 0 (as peft does)."""
+        """Draw B = X Q_even / 10 and A = (Y Q_odd)^T / 10 from one orthogonal Q, so that B A = 0."""
         rank, (rows, columns) = self.lora_A.shape[0], spec.matrix_shape
         if rank % 2:
             must = "r must be even for the orthogonal start"
@@ -101,4 +101,4 @@ class Lora(LowRankMethod):
         mixed = torch.linalg.qr(torch.randn(rank, rank, generator=generator)).Q
         down = torch.randn(columns, rank // 2, generator=generator) @ mixed[0::2] / 10
         self.lora_A.copy_(down.mT.reshape(self.lora_A.shape))
-        self.lora_B.copy_(torch.randn(rows, rank // 2, generator=generator) @ mixed[1::2] / 10)
+        self.lora_B.copy_(torch.randn(rank // 2, rows, generator=generator).mT @ mixed[1::2] / 10)
