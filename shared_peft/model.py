@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared_peft import combination, merging, storage
+from shared_peft import combination, hotswap, merging, storage
 from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
 from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
@@ -243,6 +243,19 @@ class PeftModel(nn.Module):
         """
         self._refuse_merged("load_adapter")
         self._welcome(adapter_name, storage.load(self.base_model, Path(directory), adapter_name))
+
+    def hotswap_adapter(self, directory: str | Path, adapter_name: str) -> None:
+        """Put the values of a stored adapter into an attached one, in place: a compiled model is not compiled again.
+
+        Choosing other adapters with `set_adapter` does compile again, once for each choice.
+
+        Raises:
+            AdapterError: an unknown name, or the model is merged.
+            CheckpointError: files that are damaged, or an adapter that does not fit (see `swap`); nothing is changed.
+        """
+        self._known(adapter_name)
+        self._refuse_merged("hotswap_adapter")
+        hotswap.swap(self.base_model, self.peft_config[adapter_name], adapter_name, Path(directory))
 
     @classmethod
     def from_pretrained(cls, model: nn.Module, directory: str | Path, adapter_name: str = "default") -> "PeftModel":
