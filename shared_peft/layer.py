@@ -11,6 +11,7 @@ from shared_peft.factors import Factors, added
 from shared_peft.layer_kind import LayerMapsOf, WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
 from shared_peft.paths import Path, PathCosts
+from shared_peft.sample_rows import run_rows
 
 ChosenPath = Path | Literal["auto"]
 
@@ -105,6 +106,8 @@ class AdapterLayer(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer with its active adapters."""
+        if self.sample_names is not None and self.enabled and not self.merged:
+            return run_rows(self, args[0], self.sample_names)
         active = self._running()
         if not active:
             return self.base_layer(*args, **kwargs)
