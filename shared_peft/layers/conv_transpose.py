@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot
+from shared_peft.paths import PathCosts
 
 _CONVOLVE = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
@@ -52,16 +53,18 @@ class ConvTransposeKind(LayerKind):
         modes = len(layer.kernel_size)
         return (matrix @ x.flatten(-modes)).unflatten(-1, x.shape[-modes:])
 
-    def chain_saves_work(self, layer: Any, x: Tensor, factors: Factors) -> bool:
-        """Compare 3 chains with one more pass through the layer and 3 builds of dW (multiplications).
+    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts | None:
+        """Compare 3 chains with the weight's gradient and 3 builds of dW, multiplications alone (a model, ours).
 
-        The core works at every input position, the out-factor at the output's, prod(stride) times as many.
+        The kernel works at every input position, the out-factor at the output's, prod(stride) times as many. There is
+        no factored path.
         """
-        before = x.numel() // layer.in_channels
+        if x.dim() != layer.weight.dim():
+            return None
+        before, weight, rank = x.numel() // layer.in_channels, layer.weight.numel(), factors.core.shape[0]
         chain = before * (factors.core.numel() + math.prod(layer.stride) * factors.out_factor.numel())
         chain += 0 if factors.in_factor is None else before * factors.in_factor.numel()
-        weight = layer.weight.numel()
-        return 3 * chain < before * weight + 3 * factors.core.shape[0] * weight
+        return PathCosts(weight=before * weight + 3 * rank * weight, activation=3 * chain, factored=math.inf)
 
 
 LAYER_KINDS.register("conv_transpose")(ConvTransposeKind())

@@ -110,3 +110,12 @@ def test_an_input_without_a_batch_takes_the_chain_too() -> None:
     expected = model(x)
     adapted.path = "activation"
     assert close(torch.stack([model(sample) for sample in x]), expected)
+
+
+@pytest.mark.parametrize(("rank", "chosen"), [(4, "activation"), (100, "weight")])
+def test_training_chooses_the_chain_for_small_ranks_and_the_weight_for_large_ones(rank: int, chosen: str) -> None:
+    model = get_peft_model(nn.Sequential(nn.ConvTranspose2d(128, 128, 3)), LoraConfig(r=rank)).train()
+    ((_, adapted),) = adapter_layers(model)
+    model(torch.zeros(2, 128, 16, 16))
+    assert adapted.costs is not None
+    assert adapted.costs.cheapest == chosen
