@@ -55,7 +55,7 @@ def run_export(family: str) -> dict[str, Any]:
 
 def _exported_difference(merged: nn.Module, built: Built) -> float:
     """Return the largest difference of onnxruntime's answer, relative to the answer's largest value."""
-    target = EXPORT_TARGETS.get("onnx")
+    target = EXPORT_TARGETS.get("onnx")()
     program = export_program(merged, (3, built.size, built.size))
     images = built.images(4, seed=5)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
