@@ -154,7 +154,7 @@ def test_most_changed_directions_are_orthonormal_and_carry_the_weights_coordinat
     shape: tuple[int, ...], basis: str
 ) -> None:
     weight, change = changed(shape)
-    found = most_changed(weight, change, 5, basis)  # type: ignore[arg-type]
+    found = most_changed(weight, change, 5, basis)
     dense = torch.einsum("oi,ri->ior", found.left, found.right).flatten(1)
     assert torch.allclose(dense @ dense.T, torch.eye(5), atol=1e-5)
     assert torch.allclose(dense @ weight.flatten(), found.sigma, atol=1e-4)
@@ -168,9 +168,9 @@ def test_dead_filters_never_win(basis: str) -> None:
     torch.manual_seed(0)
     weight = torch.randn(8, 4, 3, 3)
     weight[4:] *= 1e-9
-    strong = most_changed(weight, Factors(weight, torch.eye(8)), 3, basis)  # type: ignore[arg-type]
+    strong = most_changed(weight, Factors(weight, torch.eye(8)), 3, basis)
     core = torch.cat([strong.right.T, 1e-6 * torch.randn(8, 36)]).reshape(-1, 4, 3, 3)
     change = Factors(core, torch.cat([strong.left, torch.eye(8)], dim=1))
-    found = most_changed(weight, change, 3, basis)  # type: ignore[arg-type]
+    found = most_changed(weight, change, 3, basis)
     assert found.left[4:].abs().max() < 1e-5
     assert set(found.indices.tolist()) == set(strong.indices.tolist())
