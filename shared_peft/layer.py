@@ -11,7 +11,7 @@ from shared_peft.factors import Factors, added
 from shared_peft.layer_kind import LayerMapsOf, WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
 from shared_peft.paths import Path, PathCosts
-from shared_peft.sample_rows import run_rows
+from shared_peft.sample_rows import NotRowWiseError, run_rows
 
 ChosenPath = Path | Literal["auto"]
 
@@ -203,8 +203,9 @@ class AdapterLayer(nn.Module):
         stored = layer.get_parameter(slot.parameter)
         changed = self._build(slot.parameter, [(adapter, slot, method)], torch.zeros_like(stored))
         replaced = {slot.parameter: changed}
-        if isinstance(layer.bias, Tensor):
-            replaced["bias"] = torch.zeros_like(layer.bias)
+        bias = getattr(layer, "bias", None)
+        if isinstance(bias, Tensor):
+            replaced["bias"] = torch.zeros_like(bias)
         return torch.func.functional_call(layer, replaced, (x,))
 
     @staticmethod
@@ -323,6 +324,8 @@ class AdapterLayer(nn.Module):
             if "base_layer" not in self.__dict__.get("_modules", {}):
                 raise
         active = self._running()
+        if self.sample_names is not None and any(slot.parameter == name for slot in self.slots):
+            raise NotRowWiseError(f"{self.name}.{name} is read past the layer")
         if active and name in self._parameters_of(active):
             return self._weight(name, active)
         if active and name == "_qkv_same_embed_dim":

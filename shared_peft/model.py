@@ -2,14 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from shared_peft import combination, hotswap, merging, storage
+from shared_peft import combination, hotswap, merging, per_sample, storage
 from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
 from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
@@ -47,8 +47,17 @@ class PeftModel(nn.Module):
         self.set_adapter(adapter_name)
         self.train(model.training)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model with its active adapters."""
+    def forward(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Run the model with its active adapters, or with one for each sample.
+
+        Args:
+            args: the model's arguments.
+            adapter_names: adapter of each sample, "__base__" for none; see `per_sample.run`. Only those that
+                `set_adapter` made trainable get gradients.
+            kwargs: the model's keyword arguments.
+        """
+        if adapter_names is not None:
+            return per_sample.run(self.base_model, adapter_names, args, kwargs, self._row_wise)
         return self.base_model(*args, **kwargs)
 
     def get_base_model(self) -> nn.Module:
@@ -98,6 +107,7 @@ class PeftModel(nn.Module):
         self._refuse_merged("set_adapter")
         combination.activate(self.base_model, names, weights, inference_mode=inference_mode)
         self._active, self._weights, self._inference_mode = names, weights, inference_mode
+        self._row_wise: dict[Hashable, frozenset[str]] = {}  # what `per_sample` found out about these adapters
 
     def add_weighted_adapter(
         self,

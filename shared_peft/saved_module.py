@@ -3,7 +3,9 @@
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from shared_peft.sample_rows import joined_rows, rows_of
 
 
 class SavedModule(nn.Module):
@@ -18,6 +20,7 @@ class SavedModule(nn.Module):
         self.original_module = original_module.requires_grad_(False)
         self.copies = nn.ModuleDict()
         self.active: str | None = None
+        self.sample_names: tuple[str, ...] | None = None  # adapter of each sample, set for one forward
         self.enabled = True
 
     def add(self, adapter: str) -> None:
@@ -39,8 +42,19 @@ class SavedModule(nn.Module):
         return self.original_module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the current module."""
+        """Run the current module, or each sample's own."""
+        if self.sample_names is not None and self.enabled:
+            return self._for_each_sample(args[0])
         return self.current(*args, **kwargs)
+
+    def _for_each_sample(self, x: Tensor) -> Tensor:
+        """Run each adapter's copy on its own rows; adapters without one take the original module."""
+        assert self.sample_names is not None
+        parts = list(rows_of(self.sample_names, x.device))
+        copies = dict(self.copies.items())
+        modules = [copies.get(name, self.original_module) for name, _ in parts]
+        outputs = [module(x[rows]) for module, (_, rows) in zip(modules, parts, strict=True)]
+        return joined_rows(outputs, [rows for _, rows in parts])
 
     def __getattr__(self, name: str) -> Any:
         """Answer as the current module would."""
