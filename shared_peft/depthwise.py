@@ -45,15 +45,12 @@ class _Depthwise(torch.autograd.Function):
     """A depthwise convolution whose weight gradient is `weight_gradient`."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917  (torch passes arguments one by one)
-        x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any
+    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes arguments one by one)
+        ctx: Any, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any
     ) -> Tensor:
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, weight.shape[0])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, ctx.stride, ctx.padding, ctx.dilation = inputs
         ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding, ctx.dilation = stride, padding, dilation
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, weight.shape[0])
 
     @staticmethod
     @once_differentiable

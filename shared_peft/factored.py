@@ -45,9 +45,13 @@ class Geometry:
             gradient, x, weight, None, self.stride, self.padding, self.dilation, False, none, 1, wanted
         )[:2]
 
-    def is_pointwise(self, kernel: tuple[int, ...]) -> bool:
-        """Tell whether the convolution mixes channels at each position and does nothing else."""
-        return set(kernel) == {1} and set(self.stride) == {1} and set(self.padding) == {0}
+    def mixes_channels_only(self, kernel: tuple[int, ...]) -> bool:
+        """Tell whether each output position sees one input position."""
+        return set(kernel) == {1} and set(self.padding) == {0}
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Return the input positions that a kernel of size 1 sees."""
+        return x[(..., *(slice(None, None, step) for step in self.stride))]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors) -> Tensor:
@@ -73,6 +77,8 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors
         factors: dW.
         geometry: stride, padding and dilation.
     """
+    if geometry.mixes_channels_only(tuple(weight.shape[2:])):
+        factors = factors.without_in_factor()
     return _with_type(_FactoredConvolution, x, weight, bias, factors, (geometry,))
 
 
@@ -107,13 +113,11 @@ class _FactoredLinear(torch.autograd.Function):
     """x (W + core^T out_factor^T) + b; only x, W and the factors are kept."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None) -> Tensor:
-        return functional.linear(x, _changed_weight(weight, Factors(core, out_factor), x.dtype), bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, core, out_factor, _ = inputs
+    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
+        ctx: Any, x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None
+    ) -> Tensor:
         ctx.save_for_backward(x, weight, core, out_factor)
+        return functional.linear(x, _changed_weight(weight, Factors(core, out_factor), x.dtype), bias)
 
     @staticmethod
     @once_differentiable
@@ -137,15 +141,19 @@ class _FactoredConvolution(torch.autograd.Function):
     """A convolution with W + out_factor . core . in_factor; only x, W and the factors are kept."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
-        x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, in_factor: Any, geometry: Geometry
+    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Any,
+        core: Tensor,
+        out_factor: Tensor,
+        in_factor: Any,
+        geometry: Geometry,
     ) -> Tensor:
-        return geometry.convolve(x, _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype), bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, core, out_factor, in_factor, ctx.geometry = inputs
         ctx.save_for_backward(x, weight, core, out_factor, in_factor)
+        ctx.geometry = geometry
+        return geometry.convolve(x, _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype), bias)
 
     @staticmethod
     @once_differentiable
@@ -168,29 +176,16 @@ def _factor_gradients(
     x: Tensor, gradient: Tensor, core: Tensor, out_factor: Tensor, in_factor: Tensor | None, geometry: Geometry
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the gradients of core, out-factor and in-factor from the input and the output's gradient."""
-    if geometry.is_pointwise(core.shape[2:]):
-        return _pointwise_gradients(x.flatten(2), gradient.flatten(2), core, out_factor, in_factor)
     wide_out = gradient.flatten(2)
-    narrow_out = _narrow(out_factor.mT, wide_out).unflatten(2, gradient.shape[2:])
+    narrow_out = _narrow(out_factor.mT, wide_out)
+    if in_factor is None and geometry.mixes_channels_only(tuple(core.shape[2:])):
+        wide_in = geometry.seen(x).flatten(2)
+        responses = _narrow(core.flatten(1), wide_in)
+        return _correlate(narrow_out, wide_in).view(core.shape), _correlate(responses, wide_out).mT, None
     narrow_in = x if in_factor is None else _narrow(in_factor, x.flatten(2)).unflatten(2, x.shape[2:])
     responses = geometry.convolve(narrow_in, core).flatten(2)
     to_narrow_in, to_core = geometry.backward(
-        narrow_out, narrow_in, core, to_input=in_factor is not None, to_weight=True
+        narrow_out.unflatten(2, gradient.shape[2:]), narrow_in, core, to_input=in_factor is not None, to_weight=True
     )
     to_in_factor = None if in_factor is None else _correlate(to_narrow_in.flatten(2), x.flatten(2))
     return to_core, _correlate(responses, wide_out).mT, to_in_factor
-
-
-def _pointwise_gradients(
-    x: Tensor, gradient: Tensor, core: Tensor, out_factor: Tensor, in_factor: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same for a kernel of size 1: x (batch, in, positions), gradient (batch, out, positions)."""
-    matrix = core.flatten(1)
-    narrow_out = _narrow(out_factor.mT, gradient)
-    if in_factor is None:
-        to_out_factor = _correlate(_narrow(matrix, x), gradient).mT
-        return _correlate(narrow_out, x).view(core.shape), to_out_factor, None
-    narrow_in = _narrow(in_factor, x)
-    to_out_factor = _correlate(_narrow(matrix, narrow_in), gradient).mT
-    to_in_factor = _correlate(_narrow(matrix.mT, narrow_out), x)
-    return _correlate(narrow_out, narrow_in).view(core.shape), to_out_factor, to_in_factor

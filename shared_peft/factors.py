@@ -32,9 +32,11 @@ class Factors:
         """Multiply the in-factor into the core."""
         if self.in_factor is None:
             return self
-        core, kernel = self.core, self.core.shape[2:]
-        core = torch.einsum("oi...,ic->oc...", core, self.in_factor) if kernel else core @ self.in_factor
-        return Factors(core, self.out_factor)
+        rank_out, rank_in, *kernel = self.core.shape
+        if not kernel:
+            return Factors(self.core @ self.in_factor, self.out_factor)
+        taps_last = self.in_factor.mT @ self.core.reshape(rank_out, rank_in, -1)  # (rank_out, in, taps)
+        return Factors(taps_last.view(rank_out, -1, *kernel), self.out_factor)
 
     def scaled(self, weight: float) -> "Factors":
         """Multiply the change by a number."""

@@ -1,5 +1,6 @@
 """AdapterLayer: a frozen layer and its named adapters, run as W + dW or as a chain beside the layer."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -153,7 +154,8 @@ class AdapterLayer(nn.Module):
         if path == "auto":
             trained = factors.core.requires_grad or factors.out_factor.requires_grad
             path = "activation" if costs is None else costs.cheapest if trained else "weight"
-        return "weight" if path == "factored" and (costs is None or self._base_is_trained()) else path
+        has_factored = costs is not None and costs.factored < math.inf and not self._base_is_trained()
+        return "weight" if path == "factored" and not has_factored else path
 
     def _base_is_trained(self) -> bool:
         return any(self.base_layer.get_parameter(slot.parameter).requires_grad for slot in self.slots)

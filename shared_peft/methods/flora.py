@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -61,9 +62,11 @@ class Flora(AdapterMethod):
         """Return the kernel modes contracted into the core, between the two channel factors."""
         out_factor, in_factor, *kernel_factors = self.mode_factors
         core = self.core
-        for mode, factor in enumerate(kernel_factors, start=2):
-            core = (core.movedim(mode, -1) @ factor.mT).movedim(-1, mode)
-        return Factors(core=core, out_factor=out_factor * self.scale, in_factor=in_factor.T)
+        if kernel_factors:
+            taps = reduce(torch.kron, kernel_factors)  # (kernel size, product of kernel ranks)
+            sizes = [factor.shape[0] for factor in kernel_factors]
+            core = (core.flatten(2) @ taps.mT).unflatten(2, sizes)
+        return Factors(core=core, out_factor=out_factor * self.scale, in_factor=in_factor.mT)
 
     def delta_weight(self, weight: Tensor) -> Tensor:
         """Return the Tucker product, kernel modes contracted first."""
