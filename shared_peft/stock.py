@@ -26,7 +26,7 @@ _PREFIX = "base_model.model."
 _SAVED_PREFIX = "modules_to_save."
 _KEY = re.compile(
     r"base_model\.model\.(?P<layer>.+)\."
-    r"(?P<tensor>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.weight)?"
+    r"(?P<tensor>lora_[AB](?=\.weight)|lora_embedding_[AB]|lora_magnitude_vector)(\.weight)?"
 )
 _FIELDS = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "exclude_modules")
 _HARMLESS = {  # options that say where the file comes from, or how it was started, and change no answer
@@ -117,15 +117,21 @@ def to_own(
     config: Any = from_json(method.config_class, fields, str(directory))
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        match = found[name]
-        if match is None:
-            known = name.startswith(_PREFIX)
-            renamed[_SAVED_PREFIX + name.removeprefix(_PREFIX) if known else name] = tensor
-        else:
-            key = match["tensor"].replace("embedding_", "")
-            own, first = {"lora_B": ("lora_B", 1), "lora_magnitude_vector": ("magnitude", 0)}.get(key, (key, None))
-            renamed[f"{match['layer']}.weight.{own}"] = tensor if first is None else tensor.flatten(first)
+        own, first = _own_name(name, found[name])
+        if own in renamed:
+            must = "must hold every tensor once"
+            raise CheckpointError(directory, must, f"{own} under two names", "Save the adapter again")
+        renamed[own] = tensor if first is None else tensor.flatten(first)
     return _narrow_wide_layers(model, config, renamed, directory)
+
+
+def _own_name(name: str, match: re.Match[str] | None) -> tuple[str, int | None]:
+    """Return our name for a stock tensor, and the dimension from which ours is flat."""
+    if match is None:
+        return (_SAVED_PREFIX + name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else name), None
+    key = match["tensor"].replace("embedding_", "")
+    own, first = {"lora_B": ("lora_B", 1), "lora_magnitude_vector": ("magnitude", 0)}.get(key, (key, None))
+    return f"{match['layer']}.weight.{own}", first
 
 
 def _check_options(values: Mapping[str, Any], directory: Path) -> None:
