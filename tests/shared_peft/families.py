@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shared_peft import AdapterConfig, get_peft_model, make_config
-from shared_peft.inject import adapter_layers
+from shared_peft import AdapterConfig, LoraConfig, get_peft_model, make_config
+from shared_peft.inject import adapter_layers, plan
 from vision.torchvision_ops import declare_missing_operators
 
 declare_missing_operators()
@@ -99,7 +99,7 @@ def build(name: str, size: int | None = None, options: dict[str, Any] | None = N
     resized = {} if size is None or not config.fixed_input_size else {"img_size": size}
     torch.manual_seed(0)
     model = timm.create_model(name, pretrained=False, num_classes=CLASSES, **(options or {}), **resized).eval()
-    _wake(model)
+    _wake(model, size or config.input_size[-1])
     built = Built(model, name, size or config.input_size[-1], sum(p.numel() for p in model.parameters()))
     with torch.no_grad():
         answer = model(built.images())
@@ -109,12 +109,24 @@ def build(name: str, size: int | None = None, options: dict[str, Any] | None = N
 
 
 @torch.no_grad()
-def _wake(model: nn.Module) -> None:
-    """Give small values to weights and scales that start at almost zero: behind a zero nothing would move."""
+def _wake(model: nn.Module, size: int) -> None:
+    """Make random weights pass their input on, as trained ones do, so that every layer counts for the answer.
+
+    Weights and scales that start at almost zero get small values, and batch norms the statistics of random images.
+    """
     generator = torch.Generator().manual_seed(4)
     for name, parameter in model.named_parameters():
         if not name.endswith("bias") and parameter.abs().max() < 1e-3:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    if norms:
+        model.train()(torch.randn(8, 3, size, size, generator=generator))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def _sizes(names: list[str]) -> Iterator[tuple[float, str, dict[str, Any]]]:
@@ -139,9 +151,11 @@ def _count_without_memory(name: str, options: dict[str, Any]) -> float:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def config_of(method: str) -> AdapterConfig:
-    """Return a small configuration of a method on all layers."""
-    return make_config(method, target_modules="all", **METHOD_FIELDS[method])
+def config_of(method: str, model: nn.Module) -> AdapterConfig:
+    """Return a small configuration of a method on all layers, rank 1 where a weight (to one channel) has no more."""
+    weights = plan(model, LoraConfig(r=1))
+    narrow = {re.escape(planned.layer): 1 for planned in weights if min(planned.spec.matrix_shape) < 2}
+    return make_config(method, target_modules="all", rank_pattern=narrow, **METHOD_FIELDS[method])
 
 
 def check_family(built: Built, method: str) -> tuple[nn.Module, dict[str, float]]:
@@ -155,12 +169,12 @@ def check_family(built: Built, method: str) -> tuple[nn.Module, dict[str, float]
         FamilyError: the first promise that does not hold.
     """
     model, x = copy.deepcopy(built.model), built.images()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in _tensors(model)}
     with torch.no_grad():
         base = model.requires_grad_(False)(x)  # some of torch's kernels round otherwise where they could be trained
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="ranks lowered")
-        adapted = get_peft_model(model, config_of(method), generator=torch.Generator().manual_seed(2))
+        adapted = get_peft_model(model, config_of(method, model), generator=torch.Generator().manual_seed(2))
     layers = dict(adapter_layers(adapted.base_model))
     with torch.no_grad():
         _require(torch.equal(adapted(x), base), "the start must equal the base")
@@ -180,9 +194,9 @@ def check_family(built: Built, method: str) -> tuple[nn.Module, dict[str, float]
     changed = float((answer - base).abs().max()) / scale
     _require(difference < 1e-3, f"merged must equal adapted, differs by {difference:.1e} of the answer")
     _require(changed > 1e-3, f"the filled adapter must change the answer, changed {changed:.1e}")
-    adapted_names = {f"{name}." for name in layers}
-    kept = {n: t for n, t in plain.state_dict().items() if not any(n.startswith(a) for a in adapted_names)}
-    _require(all(torch.equal(t, before[n]) for n, t in kept.items()), "what is not adapted must stay bit for bit")
+    kept = [name for name, _ in _tensors(plain) if not any(name.startswith(f"{layer}.") for layer in layers)]
+    after = dict(_tensors(plain))
+    _require(all(torch.equal(after[n], before[n]) for n in kept), "what is not adapted must stay bit for bit")
     return plain, {"layers": len(layers), "moved": moved, "loss": loss, "changed": changed, "difference": difference}
 
 
@@ -203,6 +217,12 @@ def _train_one_step(adapted: nn.Module, x: Tensor) -> tuple[float, float]:
     _require(not drifted, f"the base must keep every bit, changed {', '.join(drifted[:3])}")
     moved = {n.split(".adapters.")[0] for n, p in trained.items() if not torch.equal(p, start[n])}
     return float(loss.detach()), len(moved) / len({n.split(".adapters.")[0] for n in trained})
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Iterate over parameters and buffers, shared ones under their first name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 def _require(holds: bool, what: str) -> None:  # noqa: FBT001
