@@ -20,7 +20,7 @@ class PenaltyConfig(AdapterConfig):
     Args:
         mpc: "o" keeps both factors orthonormal, "d" the in-factor orthonormal and the out-factor orthogonal (MPC_o and
             MPC_d of arXiv:2407.05417), "none" leaves them free.
-        mpc_weight: factor on the penalty, which is added to the training loss.
+        mpc_weight: factor on the penalty, which is added to the training loss; the default is ours.
     """
 
     _: KW_ONLY
