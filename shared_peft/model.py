@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared_peft import combination, hotswap, merging, per_sample, storage
+from shared_peft import combination, hotswap, merging, per_sample, report, storage
 from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
 from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
@@ -227,6 +227,10 @@ class PeftModel(nn.Module):
     def get_layer_status(self) -> list[LayerStatus]:
         """Return one row for each adapted layer: adapters, parameters, path, merged or not."""
         return [layer_status(name, layer) for name, layer in adapter_layers(self.base_model)]
+
+    def get_layer_report(self, *example_inputs: Any, **example_kwargs: Any) -> report.Report:
+        """Return each adapted layer's parameters and multiply-accumulates on an example; print it for a table."""
+        return report.layer_report(self.base_model, example_inputs, example_kwargs)
 
     # storage
 
