@@ -5,65 +5,21 @@ matrix product a channel, (columns of the output's gradient) x (columns of the p
 rows; a kernel column is a diagonal of it. More multiplications than needed, by columns / kernel width, but fast ones.
 """
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
-_convolution_backward = torch.ops.aten.convolution_backward
 LARGEST_FAST_KERNEL = 3  # up to this size the library's own gradient is fast
 
 
-def pays(layer: Any, x: Tensor) -> bool:
-    """Tell whether the gradient here is faster than the library's for this layer and input."""
+def pays(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Tell whether the gradient here is faster than the library's for this input and kernel."""
     return (
-        isinstance(layer, nn.Conv2d)
-        and layer.groups == layer.in_channels == layer.out_channels
-        and max(layer.kernel_size) > LARGEST_FAST_KERNEL
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
+        x.dim() == 4  # noqa: PLR2004  (batch, channels, height, width)
+        and groups == x.shape[1] == weight.shape[0]
+        and max(weight.shape[2:]) > LARGEST_FAST_KERNEL
         and x.device.type == "cpu"
-        and x.dim() == 4  # noqa: PLR2004  (batch, channels, height, width)
         and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
     )
-
-
-def convolution(x: Tensor, weight: Tensor, layer: Any) -> Tensor:
-    """Convolve ``x``, shape (batch, channels, height, width), with ``weight``, shape (channels, 1, *kernel).
-
-    Args:
-        x: the input.
-        weight: the layer's weight with its change.
-        layer: an nn.Conv2d for which `pays` holds; its bias is added.
-    """
-    return _Depthwise.apply(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation)  # type: ignore[return-value]
-
-
-class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose weight gradient is `weight_gradient`."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes arguments one by one)
-        ctx: Any, x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.dilation = stride, padding, dilation
-        return torch.conv2d(x, weight, bias, stride, padding, dilation, weight.shape[0])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        to_input = to_weight = None
-        if ctx.needs_input_grad[0]:
-            geometry = (ctx.stride, ctx.padding, ctx.dilation, False, [0, 0], weight.shape[0])
-            to_input = _convolution_backward(gradient, x, weight, None, *geometry, [True, False, False])[0]
-        if ctx.needs_input_grad[1]:
-            to_weight = weight_gradient(x, gradient, weight.shape[2:], ctx.stride, ctx.padding, ctx.dilation)
-        to_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return to_input, to_weight, to_bias, None, None, None
 
 
 def weight_gradient(  # noqa: PLR0913, PLR0917  (a convolution's geometry)

@@ -1,13 +1,15 @@
-"""Merged forward, factored gradient: a layer runs once with W + dW, and its factors learn from narrow maps (ours).
+"""Merged forward, factored gradient: a layer runs once with W + dW, and only its factors learn (ours).
 
-The forward is one linear map or convolution with W + dW. The backward gives the input's gradient by one more with the
-same weight, and the factors' gradients from maps of as many channels as the rank: the input mapped by the in-factor,
-the output's gradient mapped by the out-factor, and a small weight gradient between the two. No low-rank output of full
-width is written, and no gradient of the full weight. W + dW is built again in the backward rather than kept: building
-it costs little, keeping it would double the memory of the weights.
+The forward is one linear map or convolution with W + dW; the backward gives the input's gradient by one more with the
+same weight. The factors' gradients come from one of two sources:
 
-Wide maps are always the right operand of a matrix product with a narrow left one: on CPUs the other order is several
-times slower.
+- narrow maps, of as many channels as the rank: the input mapped by the in-factor, the output's gradient mapped by the
+  out-factor, and a small weight gradient between the two. No gradient of the full weight is formed;
+- the full weight's gradient, then projected: cheaper where the weight is small or grouped.
+
+Either way no output of full width is written beside the layer's own. W + dW is built again in the backward rather than
+kept: keeping it would double the memory of the weights. Wide maps are always the right operand of a matrix product with
+a narrow left one: on CPUs the other order is several times slower.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from shared_peft import depthwise
 from shared_peft.factors import Factors
 
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -25,36 +28,41 @@ _convolution_backward = torch.ops.aten.convolution_backward
 
 @dataclass(frozen=True)
 class Geometry:
-    """Stride, zero padding and dilation of a convolution without groups, one number for each kernel mode."""
+    """Stride, zero padding and dilation of a convolution, one number for each kernel mode, and its groups."""
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
+    groups: int = 1
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolve ``x``, shape (batch, in, *size), with ``weight``, shape (out, in, *kernel)."""
         none = [0] * len(self.stride)
-        return torch.convolution(x, weight, bias, self.stride, self.padding, self.dilation, False, none, 1)
+        return torch.convolution(x, weight, bias, self.stride, self.padding, self.dilation, False, none, self.groups)
 
     def backward(
         self, gradient: Tensor, x: Tensor, weight: Tensor, *, to_input: bool, to_weight: bool
     ) -> tuple[Any, Any]:
         """Return the gradients of input and weight from that of the output; None where not asked for."""
-        none, wanted = [0] * len(self.stride), [to_input, to_weight, False]
-        return _convolution_backward(
-            gradient, x, weight, None, self.stride, self.padding, self.dilation, False, none, 1, wanted
-        )[:2]
+        fast = to_weight and depthwise.pays(x, weight, self.groups)
+        none, wanted = [0] * len(self.stride), [to_input, to_weight and not fast, False]
+        options = (self.stride, self.padding, self.dilation, False, none, self.groups, wanted)
+        gradients = _convolution_backward(gradient, x, weight, None, *options)[:2] if any(wanted) else (None, None)
+        if not fast:
+            return gradients
+        geometry = (self.stride, self.padding, self.dilation)
+        return gradients[0], depthwise.weight_gradient(x, gradient, tuple(weight.shape[2:]), *geometry)
 
     def mixes_channels_only(self, kernel: tuple[int, ...]) -> bool:
-        """Tell whether each output position sees one input position."""
-        return set(kernel) == {1} and set(self.padding) == {0}
+        """Tell whether each output position sees one input position, and all its channels."""
+        return set(kernel) == {1} and set(self.padding) == {0} and self.groups == 1
 
     def seen(self, x: Tensor) -> Tensor:
         """Return the input positions that a kernel of size 1 sees."""
         return x[(..., *(slice(None, None, step) for step in self.stride))]
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, *, whole: bool = False) -> Tensor:
     """Return x (W + dW)^T + b.
 
     Args:
@@ -62,24 +70,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors) -> 
         weight: frozen, shape (out, in).
         bias: shape (out,), or None.
         factors: dW, without kernel modes.
+        whole: take the factors' gradients from the full weight's.
     """
-    plain = factors.without_in_factor()
-    return _with_type(_FactoredLinear, x, weight, bias, plain, ())
+    return _with_type(_FactoredLinear, x, weight, bias, factors.without_in_factor(), (whole,))
 
 
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, geometry: Geometry) -> Tensor:
+def convolution(  # noqa: PLR0913  (a convolution's operands)
+    x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, geometry: Geometry, *, whole: bool = False
+) -> Tensor:
     """Return the convolution of ``x`` with W + dW.
 
     Args:
         x: shape (batch, in, *size).
-        weight: frozen, shape (out, in, *kernel).
+        weight: frozen, shape (out, in / groups, *kernel).
         bias: shape (out,), or None.
         factors: dW.
-        geometry: stride, padding and dilation.
+        geometry: stride, padding, dilation and groups.
+        whole: take the factors' gradients from the full weight's; the only way with groups.
     """
     if geometry.mixes_channels_only(tuple(weight.shape[2:])):
         factors = factors.without_in_factor()
-    return _with_type(_FactoredConvolution, x, weight, bias, factors, (geometry,))
+    return _with_type(_FactoredConvolution, x, weight, bias, factors, (geometry, whole))
 
 
 def _with_type(function: Any, x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, rest: Any) -> Tensor:
@@ -93,10 +104,10 @@ def _with_type(function: Any, x: Tensor, weight: Tensor, bias: Tensor | None, fa
 
 
 def _changed_weight(weight: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:
-    """Return W + dW in ``dtype``, added up in the factors' type and in one pass where W has that type too."""
-    core = factors.without_in_factor().core
-    matrix = weight.reshape(weight.shape[0], -1).to(core.dtype)
-    return torch.addmm(matrix, factors.out_factor, core.reshape(core.shape[0], -1)).view(weight.shape).to(dtype)
+    """Return W + dW in ``dtype``, added up in the wider of both types, in one pass where they are the same."""
+    core, wider = factors.without_in_factor().core, torch.promote_types(weight.dtype, factors.core.dtype)
+    matrix, out_factor, rest = (t.flatten(1).to(wider) for t in (weight, factors.out_factor, core))
+    return torch.addmm(matrix, out_factor, rest).view(weight.shape).to(dtype)
 
 
 def _narrow(matrix: Tensor, wide: Tensor) -> Tensor:
@@ -114,9 +125,10 @@ class _FactoredLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
-        ctx: Any, x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None
+        ctx: Any, x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None, whole: bool
     ) -> Tensor:
         ctx.save_for_backward(x, weight, core, out_factor)
+        ctx.whole = whole
         return functional.linear(x, _changed_weight(weight, Factors(core, out_factor), x.dtype), bias)
 
     @staticmethod
@@ -130,11 +142,14 @@ class _FactoredLinear(torch.autograd.Function):
             to_input = (wide_out @ changed).view(x.shape)
         if ctx.needs_input_grad[2]:
             to_bias = wide_out.sum(0)
-        narrow_out = out_factor.to(x.dtype).mT @ wide_out.mT  # (rank, rows)
-        narrow_in = core.to(x.dtype) @ wide_in.mT
-        to_core = (narrow_out @ wide_in).to(core.dtype)
-        to_out_factor = (narrow_in @ wide_out).mT.to(out_factor.dtype)
-        return to_input, None, to_bias, to_core, to_out_factor, None
+        if ctx.whole:
+            to_core, to_out_factor, _ = _projected(wide_out.mT @ wide_in, core, out_factor, None)
+        else:
+            narrow_out = out_factor.to(x.dtype).mT @ wide_out.mT  # (rank, rows)
+            narrow_in = core.to(x.dtype) @ wide_in.mT
+            to_core = (narrow_out @ wide_in).to(core.dtype)
+            to_out_factor = (narrow_in @ wide_out).mT.to(out_factor.dtype)
+        return to_input, None, to_bias, to_core, to_out_factor, None, None
 
 
 class _FactoredConvolution(torch.autograd.Function):
@@ -150,9 +165,10 @@ class _FactoredConvolution(torch.autograd.Function):
         out_factor: Tensor,
         in_factor: Any,
         geometry: Geometry,
+        whole: bool,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, core, out_factor, in_factor)
-        ctx.geometry = geometry
+        ctx.geometry, ctx.whole = geometry, whole
         return geometry.convolve(x, _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype), bias)
 
     @staticmethod
@@ -160,16 +176,35 @@ class _FactoredConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         x, weight, core, out_factor, in_factor = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
-        to_input = to_bias = None
-        if ctx.needs_input_grad[0]:
+        to_input = to_whole = to_bias = None
+        if ctx.needs_input_grad[0] or ctx.whole:
             changed = _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype)
-            to_input, _ = geometry.backward(gradient, x, changed, to_input=True, to_weight=False)
+            asked = {"to_input": ctx.needs_input_grad[0], "to_weight": ctx.whole}
+            to_input, to_whole = geometry.backward(gradient, x, changed, **asked)
         if ctx.needs_input_grad[2]:
             to_bias = gradient.flatten(2).sum((0, 2))
-        cast = [None if factor is None else factor.to(x.dtype) for factor in (core, out_factor, in_factor)]
-        gradients = _factor_gradients(x, gradient, *cast, geometry)  # type: ignore[arg-type]
-        to_core, to_out, to_in = (g if g is None else g.to(core.dtype) for g in gradients)
-        return to_input, None, to_bias, to_core, to_out, to_in, None
+        if to_whole is not None:
+            to_factors = _projected(to_whole, core, out_factor, in_factor)
+        else:
+            cast = [None if factor is None else factor.to(x.dtype) for factor in (core, out_factor, in_factor)]
+            gradients = _factor_gradients(x, gradient, *cast, geometry)  # type: ignore[arg-type]
+            to_factors = tuple(g if g is None else g.to(core.dtype) for g in gradients)
+        return to_input, None, to_bias, *to_factors, None, None
+
+
+def _projected(
+    to_weight: Tensor, core: Tensor, out_factor: Tensor, in_factor: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the gradients of core, out-factor and in-factor from the full weight's, (out, in / groups, *kernel)."""
+    matrix = to_weight.flatten(1).to(core.dtype)
+    whole_core = Factors(core, out_factor, in_factor).without_in_factor().core
+    to_out_factor, to_whole_core = matrix @ whole_core.flatten(1).mT, (out_factor.mT @ matrix).view(whole_core.shape)
+    if in_factor is None:
+        return to_whole_core, to_out_factor, None
+    by_tap = to_whole_core.flatten(2)  # (rank_out, in / groups, taps)
+    to_core = (in_factor @ by_tap).view(core.shape)
+    to_in_factor = core.flatten(2).transpose(0, 1).flatten(1) @ by_tap.transpose(0, 1).flatten(1).mT
+    return to_core, to_out_factor, to_in_factor
 
 
 def _factor_gradients(

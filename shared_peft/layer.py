@@ -1,6 +1,5 @@
 """AdapterLayer: a frozen layer and its named adapters, run as W + dW or as a chain beside the layer."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -115,8 +114,8 @@ class AdapterLayer(nn.Module):
         path, factors = self._choose(active, args, kwargs)
         if path == "activation":
             return self._with_changes(active, args[0])
-        if path == "factored" and factors is not None:
-            return self.kind.run_factored(self.base_layer, args[0], factors)
+        if factors is not None:
+            return self.kind.run_factored(self.base_layer, args[0], factors, whole=path == "weight")
         return self.kind.run(self.base_layer, self._weights(active), args, kwargs)
 
     def _running(self) -> tuple[str, ...]:
@@ -128,7 +127,7 @@ class AdapterLayer(nn.Module):
     def _choose(
         self, active: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Path, Factors | None]:
-        """Return the path this call takes, and the changes as one chain where it needs them."""
+        """Return the path this call takes, and the changes as one chain where `run_factored` is to run them."""
         methods = [method for name in active for _, method in self.methods(name)]
         if not all(method.mergeable for method in methods):
             return "activation", None
@@ -136,26 +135,26 @@ class AdapterLayer(nn.Module):
             return "weight", None  # when exporting, W + dW folds into a constant, whatever the batch size
         if self.training and any(method.dropout for method in methods):
             return "activation", None
-        if not self.kind.runs_chain(self.base_layer) or (self.path != "activation" and not torch.is_grad_enabled()):
-            return "weight", None
-        factors = self._factors(active)
+        chain = self.kind.runs_chain(self.base_layer)
+        if not torch.is_grad_enabled():
+            return ("activation" if chain and self.path == "activation" else "weight"), None
+        fused = not torch.compiler.is_compiling() and self.kind.runs_factored(self.base_layer, args[0])
+        factors = self._factors(active) if chain or fused else None
         if factors is None:
             return "weight", None
-        return self._path_for(args[0], factors), factors
+        path = self._path_for(args[0], factors, chain=chain, fused=fused)
+        trained = factors.core.requires_grad or factors.out_factor.requires_grad
+        return path, factors if fused and trained and path != "activation" and not self._base_is_trained() else None
 
-    def _path_for(self, x: Tensor, factors: Factors) -> Path:
-        """Return the path with the least work in training; a compiler fuses the chain better than the factored path."""
-        costs = self.kind.training_costs(self.base_layer, x, factors)
+    def _path_for(self, x: Tensor, factors: Factors, *, chain: bool, fused: bool) -> Path:
+        """Return the wanted path, or the one with the least work in training."""
+        costs = self.costs = self.kind.training_costs(self.base_layer, x, factors)
         path = self.path
-        if torch.compiler.is_compiling():
-            chain = path == "activation" or costs is None or costs.activation < costs.weight
-            return "activation" if chain else "weight"
-        self.costs = costs
         if path == "auto":
-            trained = factors.core.requires_grad or factors.out_factor.requires_grad
-            path = "activation" if costs is None else costs.cheapest if trained else "weight"
-        has_factored = costs is not None and costs.factored < math.inf and not self._base_is_trained()
-        return "weight" if path == "factored" and not has_factored else path
+            path = "activation" if costs is None else costs.cheapest
+        if path == "activation":
+            return "activation" if chain else "weight"
+        return path if fused else "weight"
 
     def _base_is_trained(self) -> bool:
         return any(self.base_layer.get_parameter(slot.parameter).requires_grad for slot in self.slots)
@@ -251,7 +250,7 @@ class AdapterLayer(nn.Module):
     def _build(
         self, parameter: str, parts: list[tuple[str, WeightSlot, AdapterMethod]], onto: Tensor | None = None
     ) -> Tensor:
-        """Return W + dW, or ``onto`` + dW, in the weight's own type, summed in the adapter's."""
+        """Return W + dW, or ``onto`` + dW, in the weight's own type, summed in the wider of both."""
         stored = self.base_layer.get_parameter(parameter)
         result = stored if onto is None else onto
         for adapter, slot, method in parts:
@@ -260,7 +259,7 @@ class AdapterLayer(nn.Module):
             if slot.rows is not None:
                 after = stored.shape[0] - slot.rows[1]
                 change = nn.functional.pad(change, (*(0, 0) * (change.dim() - 1), slot.rows[0], after))
-            result = result.to(change.dtype) + change
+            result = result + change
         return result.to(stored.dtype)
 
     @torch.no_grad()

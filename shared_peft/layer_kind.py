@@ -111,8 +111,19 @@ class LayerKind(ABC):
             x = self.mix(layer, x, factors.in_factor)
         return self.mix(layer, self.narrow(layer, x, factors.core), factors.out_factor)
 
-    def run_factored(self, layer: nn.Module, x: Tensor, factors: Factors) -> Tensor:
-        """Return the layer's output with W + dW, whose backward takes the factors' gradients from narrow maps."""
+    def runs_factored(self, layer: nn.Module, x: Tensor) -> bool:
+        """Tell whether `run_factored` holds for this layer and input."""
+        return False
+
+    def run_factored(self, layer: nn.Module, x: Tensor, factors: Factors, *, whole: bool) -> Tensor:
+        """Return the layer's output with W + dW, whose backward reaches the factors alone.
+
+        Args:
+            layer: the layer.
+            x: its input.
+            factors: the change.
+            whole: take the factors' gradients from the full weight's, not from narrow maps.
+        """
         raise AssertionError(f"{type(layer).__name__} has no factored path")
 
     def training_costs(self, layer: nn.Module, x: Tensor, factors: Factors) -> PathCosts | None:

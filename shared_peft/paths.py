@@ -13,7 +13,7 @@ from typing import Literal
 from shared_peft.factors import Factors
 
 Path = Literal["weight", "activation", "factored"]
-READ, WRITE, NARROW, CALLS = 4, 32, 4, 2e7
+READ, WRITE, NARROW, CALLS = 4, 32, 3, 2e7
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class PathCosts:
     """
 
     weight: float
-    activation: float
-    factored: float
+    activation: float = math.inf
+    factored: float = math.inf
 
     @property
     def cheapest(self) -> Path:
@@ -39,7 +39,7 @@ class PathCosts:
     def __str__(self) -> str:
         """Say which path is the cheapest, beside the others."""
         costs = (("weight", self.weight), ("activation", self.activation), ("factored", self.factored))
-        shown = ", ".join(f"{name} {cost / 1e6:.3g}" for name, cost in costs)
+        shown = ", ".join(f"{name} {cost / 1e6:.3g}" for name, cost in costs if cost < math.inf)
         return f"{self.cheapest}: cheapest of {shown} (extra million multiplications a step)"
 
 
@@ -56,7 +56,7 @@ def path_costs(weight_shape: tuple[int, ...], factors: Factors, before: int, aft
     weight = math.prod(weight_shape)
     rank_out = factors.core.shape[0]
     wide_in, wide_out = before * channels_in, after * out  # values of the input and the output
-    build = weight * (rank_out + READ)
+    build = weight * (rank_out + READ + WRITE)
     pointwise = math.prod(weight_shape[2:]) == 1
     if factors.in_factor is not None and not pointwise:
         rank_in = factors.in_factor.shape[0]

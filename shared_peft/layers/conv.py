@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shared_peft import depthwise, factored
+from shared_peft import factored
 from shared_peft.factors import Factors
 from shared_peft.layer_kind import LAYER_KINDS, Category, LayerKind, WeightSlot, is_hooked
 from shared_peft.paths import PathCosts, path_costs
@@ -32,8 +31,6 @@ class ConvKind(LayerKind):
     def run(self, layer: Any, weights: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Call the convolution itself, padding mode included, where the layer is a plain one."""
         if self.is_plain(layer) and not is_hooked(layer) and len(args) == 1 and not kwargs:
-            if torch.is_grad_enabled() and depthwise.pays(layer, args[0]) and not torch.compiler.is_compiling():
-                return depthwise.convolution(args[0], weights["weight"], layer)
             return layer._conv_forward(args[0], weights["weight"], layer.bias)
         return super().run(layer, weights, args, kwargs)
 
@@ -59,22 +56,27 @@ class ConvKind(LayerKind):
         modes = len(layer.kernel_size)
         return _CONVOLVE[modes](x, matrix.reshape(*matrix.shape, *(1,) * modes))
 
-    def run_factored(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
+    def runs_factored(self, layer: nn.Module, x: Tensor) -> bool:
+        """For every plain layer, batched."""
+        return self.is_plain(layer) and not is_hooked(layer) and x.dim() == layer.weight.dim()  # type: ignore[operator]
+
+    def run_factored(self, layer: Any, x: Tensor, factors: Factors, *, whole: bool) -> Tensor:
         """Convolve with W + dW once; padding that is not plain zeros is written around the input first."""
         padding = layer.padding
         if layer.padding_mode != "zeros" or isinstance(padding, str):
             around = layer._reversed_padding_repeated_twice
             mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
             x, padding = functional.pad(x, around, mode) if any(around) else x, (0,) * len(layer.kernel_size)
-        geometry = factored.Geometry(layer.stride, padding, layer.dilation)
-        return factored.convolution(x, layer.weight, layer.bias, factors, geometry)
+        geometry = factored.Geometry(layer.stride, padding, layer.dilation, layer.groups)
+        return factored.convolution(x, layer.weight, layer.bias, factors, geometry, whole=whole or layer.groups > 1)
 
-    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts | None:
+    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts:
         """Positions are pixels of all images of the batch."""
-        if x.dim() != layer.weight.dim() or is_hooked(layer):
-            return None
         before = x.numel() // layer.in_channels
-        return path_costs(layer.weight.shape, factors, before, before // math.prod(layer.stride))
+        after = before // math.prod(layer.stride)
+        if layer.groups > 1:
+            return PathCosts(weight=after * layer.weight.numel() // layer.groups)
+        return path_costs(layer.weight.shape, factors, before, after)
 
 
 LAYER_KINDS.register("conv")(ConvKind())

@@ -64,7 +64,7 @@ class ConvTransposeKind(LayerKind):
         before, weight, rank = x.numel() // layer.in_channels, layer.weight.numel(), factors.core.shape[0]
         chain = before * (factors.core.numel() + math.prod(layer.stride) * factors.out_factor.numel())
         chain += 0 if factors.in_factor is None else before * factors.in_factor.numel()
-        return PathCosts(weight=before * weight + 3 * rank * weight, activation=3 * chain, factored=math.inf)
+        return PathCosts(weight=before * weight + 3 * rank * weight, activation=3 * chain)
 
 
 LAYER_KINDS.register("conv_transpose")(ConvTransposeKind())

@@ -44,14 +44,18 @@ class LinearKind(LayerKind):
         """Multiply by the core, (rank, in)."""
         return functional.linear(x, core)
 
-    def run_factored(self, layer: Any, x: Tensor, factors: Factors) -> Tensor:
-        """Multiply by W + dW once."""
-        return factored.linear(x, layer.weight, layer.bias, factors)
+    def runs_factored(self, layer: nn.Module, x: Tensor) -> bool:
+        """For every plain layer."""
+        return self.is_plain(layer) and not is_hooked(layer)
 
-    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts | None:
+    def run_factored(self, layer: Any, x: Tensor, factors: Factors, *, whole: bool) -> Tensor:
+        """Multiply by W + dW once."""
+        return factored.linear(x, layer.weight, layer.bias, factors, whole=whole)
+
+    def training_costs(self, layer: Any, x: Tensor, factors: Factors) -> PathCosts:
         """Every row of the input is a position."""
         rows = x.numel() // x.shape[-1]
-        return None if is_hooked(layer) else path_costs(layer.weight.shape, factors.without_in_factor(), rows, rows)
+        return path_costs(layer.weight.shape, factors.without_in_factor(), rows, rows)
 
 
 LAYER_KINDS.register("linear")(LinearKind())
