@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from shared_peft import depthwise
+from shared_peft import depthwise, pointwise
 from shared_peft.factors import Factors
 
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -37,6 +37,8 @@ class Geometry:
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Convolve ``x``, shape (batch, in, *size), with ``weight``, shape (out, in, *kernel)."""
+        if pointwise.pays(x, self, weight.shape[2:]):
+            return pointwise.convolve(x, weight, bias)
         none = [0] * len(self.stride)
         return torch.convolution(x, weight, bias, self.stride, self.padding, self.dilation, False, none, self.groups)
 
@@ -44,6 +46,8 @@ class Geometry:
         self, gradient: Tensor, x: Tensor, weight: Tensor, *, to_input: bool, to_weight: bool
     ) -> tuple[Any, Any]:
         """Return the gradients of input and weight from that of the output; None where not asked for."""
+        if pointwise.pays(x, self, weight.shape[2:]):
+            return pointwise.backward(gradient, x, weight, to_input=to_input, to_weight=to_weight)
         fast = to_weight and depthwise.pays(x, weight, self.groups)
         none, wanted = [0] * len(self.stride), [to_input, to_weight and not fast, False]
         options = (self.stride, self.padding, self.dilation, False, none, self.groups, wanted)
@@ -95,12 +99,12 @@ def convolution(  # noqa: PLR0913  (a convolution's operands)
 
 def _with_type(function: Any, x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, rest: Any) -> Tensor:
     """Run an autograd function in the input's type, or autocast's; the factors are cast, so their gradients are too."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
-        bias = None if bias is None else bias.to(x.dtype)
+    device, tensors = x.device.type, (factors.core, factors.out_factor, factors.in_factor)
+    if not torch.is_autocast_enabled(device):
+        return function.apply(x, weight, bias, *tensors, *rest)
+    x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        return function.apply(x, weight, bias, factors.core, factors.out_factor, factors.in_factor, *rest)
+        return function.apply(x, weight, None if bias is None else bias.to(x.dtype), *tensors, *rest)
 
 
 def _changed_weight(weight: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shared_peft import FloraConfig, LoraConfig, PeftModel, depthwise, factored, get_peft_model
+from shared_peft import FloraConfig, LoraConfig, PeftModel, depthwise, factored, get_peft_model, pointwise
 from shared_peft.factors import Factors
 from shared_peft.inject import adapter_layers
 from shared_peft.paths import PathCosts, path_costs
@@ -111,6 +111,25 @@ def test_the_depthwise_weight_gradient_is_the_librarys(
     output.backward(gradient)
     got = depthwise.weight_gradient(x, gradient, kernel, stride, padding, dilation)
     torch.testing.assert_close(got, weight.grad)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_convolutions_of_large_maps_are_matrix_products_with_the_same_result(
+    bias: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 15, 16)
+    used = []
+    original = pointwise.convolve
+    monkeypatch.setattr(pointwise, "convolve", lambda *args: used.append(1) or original(*args))
+    for method, path in (("lora", "factored"), ("flora", "auto")):
+        model = get_peft_model(nn.Sequential(nn.Conv2d(5, 7, 1, bias=bias)), config_for(method))
+        fill_randomly(model)
+        fast, plain = gradients(model, x, path), gradients(model, x, "weight")
+        for got, wanted in zip(fast, plain, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    assert len(used) == 2
 
 
 @pytest.mark.parametrize("kernel", [5, 7])
