@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 from shared_peft import METHODS, FloraConfig, LoraConfig, LoraTsdConfig, PeftModel, get_peft_model
-from shared_peft.errors import CheckpointError, SagaPeftError
+from shared_peft.errors import AdapterError, CheckpointError, SagaPeftError
 from tests.shared_peft.cases import close, config_for, fill_randomly
 
 
@@ -127,4 +127,14 @@ def test_directions_of_another_number_are_refused(tmp_path: Path) -> None:
     filled(LoraTsdConfig(r=1, n_directions=3, warmup_steps=1), 5).save_pretrained(tmp_path)
     model = filled(LoraTsdConfig(r=3, n_directions=3, warmup_steps=1), 1)
     with pytest.raises(CheckpointError, match=r"must fit the attached tensors: the change of a LoraTsd"):
+        model.hotswap_adapter(tmp_path, "default")
+
+
+def test_a_merged_model_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
+    model = filled(LoraConfig(r=2), 1)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match="must be one of default, got 'x'"):
+        model.hotswap_adapter(tmp_path, "x")
+    model.merge_adapter()
+    with pytest.raises(AdapterError, match="hotswap_adapter: needs an unmerged model"):
         model.hotswap_adapter(tmp_path, "default")
