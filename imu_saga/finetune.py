@@ -15,7 +15,8 @@ from imu_saga.card import load_encoder
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
-from shared_peft import METHODS, PeftModel, get_peft_model, make_config
+from shared_peft import METHODS, PeftModel, get_peft_model
+from shared_peft.directions_report import config_for_run
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
 
@@ -35,7 +36,7 @@ class FinetuneConfig:
     Args:
         method: "full", "head", "scratch" (full, nothing pre-trained) or an adapter method such as "lora_tsd".
         encoder: name in ENCODERS; of a checkpoint that is a run folder the run's own is used.
-        r: rank of an adapter.
+        r: rank of an adapter that has one; None takes the method's own, lowered for weights that cannot have it.
         lora_alpha: scale of an adapter that has one is lora_alpha / r.
         steps: optimiser steps.
         batch_size: windows a step, drawn evenly from the classes.
@@ -49,7 +50,7 @@ class FinetuneConfig:
 
     method: str = "full"
     encoder: str = "saga"
-    r: int = 8
+    r: int | None = None
     lora_alpha: float = 16.0
     steps: int = 300
     batch_size: int = 64
@@ -103,15 +104,14 @@ def attach_method(classifier: Classifier, config: FinetuneConfig) -> nn.Module:
     if config.method == "head":
         classifier.head.requires_grad_(True)
         return classifier
-    fields: dict[str, Any] = {"r": config.r, "target_modules": "all", "modules_to_save": [HEAD]}
-    fields["exclude_modules"] = [HEAD, "position"]
+    fields: dict[str, Any] = {"modules_to_save": [HEAD], "exclude_modules": [HEAD, "position"]}
     known = METHODS.get(config.method).config_class.__dataclass_fields__
-    if "lora_alpha" in known:
-        fields["lora_alpha"] = config.lora_alpha
-    if "warmup_steps" in known:
-        fields["warmup_steps"] = max(1, config.steps // 4)
+    for name in ("r", "lora_alpha"):
+        if name in known and getattr(config, name) is not None:
+            fields[name] = getattr(config, name)
+    adapter = config_for_run(classifier, config.method, fields, steps=config.steps)
     generator = torch.Generator().manual_seed(config.seed)
-    return get_peft_model(classifier, make_config(config.method, **fields), generator=generator)
+    return get_peft_model(classifier, adapter, generator=generator)
 
 
 def finetune(

@@ -62,7 +62,13 @@ def check_method(method: str) -> None:
 
 
 def adapt(
-    backbone: Backbone, method: str, fields: Mapping[str, Any], *, budget: int | None = None, seed: int = 0
+    backbone: Backbone,
+    method: str,
+    fields: Mapping[str, Any],
+    *,
+    steps: int = 1_000,
+    budget: int | None = None,
+    seed: int = 0,
 ) -> Trainee:
     """Choose what is trained.
 
@@ -70,6 +76,7 @@ def adapt(
         backbone: the model; it is changed in place.
         method: one of `method_names`.
         fields: fields of the adapter's config; `target_modules` is "all" unless given, and the head is excluded.
+        steps: optimiser steps it will be trained for; phases of the adapter follow them.
         budget: largest number of adapter parameters (the head not counted); sets the rank.
         seed: of the adapter's initial weights.
 
@@ -80,6 +87,7 @@ def adapt(
         UnknownNameError: no such method.
         ConfigError: a field the method does not have, or a budget where there is nothing to choose.
         TargetError: no layer matches, or one that cannot be adapted.
+        RankError: a rank that a weight cannot have, or a budget that cannot be kept.
     """
     check_method(method)
     if method in (FULL, PROBE):
@@ -88,13 +96,14 @@ def adapt(
             fix = "Choose an adapter method, or drop them"
             raise ConfigError(f"method {method!r}", "takes no adapter fields and no budget", got, fix)
         return _without_adapter(backbone, train_all=method == FULL)
-    from shared_peft import get_peft_model, largest_rank, make_config  # noqa: PLC0415
+    from shared_peft import get_peft_model  # noqa: PLC0415
+    from shared_peft.directions_report import config_for_run  # noqa: PLC0415
 
-    given = {"target_modules": "all", **fields}
-    excluded = [*backbone.head, *(given.pop("exclude_modules", None) or ())]
-    config = make_config(method, **given, exclude_modules=excluded, modules_to_save=list(backbone.head))
-    if budget is not None:
-        config = largest_rank(backbone.model, config, budget)
+    with_head = {
+        name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")
+    }
+    wanted = {**fields, **with_head}
+    config = config_for_run(backbone.model, method, wanted, steps=steps, budget=budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft = get_peft_model(backbone.model, config)

@@ -95,8 +95,8 @@ def start(backbone: Backbone, settings: FitSettings, images: int) -> Trainee:
     Raises:
         ConfigError, UnknownNameError, TargetError, RankError: see `vision.adapt.adapt`.
     """
-    fields = _with_warmup(settings, settings.steps(images))
-    return adapt(backbone, settings.method, fields, budget=settings.budget, seed=settings.seed)
+    steps = settings.steps(images)
+    return adapt(backbone, settings.method, settings.adapter, steps=steps, budget=settings.budget, seed=settings.seed)
 
 
 def fit(
@@ -160,20 +160,6 @@ def fit(
     trainee.model.eval()
     trainable = {"body": _count(trainee.body), "head": _count(trainee.head)}
     return Fitted(trainee, steps, result.seconds, result.loss, trainable)
-
-
-def _with_warmup(settings: FitSettings, steps: int) -> dict[str, Any]:
-    """Return the adapter's fields; a method with a first phase spends at most a quarter of a short run in it."""
-    from shared_peft import METHODS  # noqa: PLC0415
-
-    fields = dict(settings.adapter)
-    if settings.method in METHODS and "warmup_steps" not in fields:
-        from shared_peft import make_config  # noqa: PLC0415
-
-        default = getattr(make_config(settings.method), "warmup_steps", None)
-        if default is not None:
-            fields["warmup_steps"] = max(1, min(default, steps // 4))
-    return fields
 
 
 def _count(parameters: list[torch.nn.Parameter]) -> int:

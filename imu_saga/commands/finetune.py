@@ -29,13 +29,13 @@ class FinetuneOptions:
     encoder: str = "saga"
     """Encoder: saga or limu; of a pre-training run its own is used."""
     method: str = "full"
-    """full, head, scratch, or an adapter: lora, lora_tsd, flora."""
+    """full, head, scratch, or an adapter method: lora, lora_tsd, flora, ..."""
     shots: int = 10
     """Labelled windows per class; 0 uses all."""
-    r: int = 8
-    """Rank of an adapter."""
+    r: int | None = None
+    """Rank of an adapter that has one; the method's own, lowered where a weight cannot have it, if not given."""
     lora_alpha: float = 16.0
-    """An adapter's change is scaled by lora_alpha / r."""
+    """The change of an adapter that has this field is scaled by lora_alpha / r."""
     steps: int = 300
     """Optimiser steps."""
     batch_size: int = 64

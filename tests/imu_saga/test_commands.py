@@ -8,7 +8,7 @@ import pytest
 
 from imu_saga.commands import COMMANDS
 from imu_saga.datasets import open_dataset
-from imu_saga.finetune import FinetuneConfig
+from imu_saga.finetune import FinetuneConfig, method_names
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.protocol import ProtocolConfig, Sides, run_protocol, table
@@ -118,7 +118,7 @@ def test_predict_abstains_where_too_little_was_measured(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("finetune", "--method", "lorra"), "method must be one of full, head, scratch, flora, lora, lora_tsd"),
+        (("finetune", "--method", "lorra"), f"method must be one of {', '.join(method_names())}, got 'lorra'"),
         (("finetune", "--method", "lora"), "must start from a checkpoint, got none"),
         (("pretrain", "--encoder", "lstm"), "encoder: name must be one of limu, saga, got 'lstm'"),
         (("pretrain", "--weights", "spans=1"), "masking level: name must be one of period, point, sensor, sub_period"),

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from shared_peft import METHODS, get_peft_model, make_config
-from shared_peft.errors import CheckpointError, ConfigError, UnknownNameError
+from shared_peft import METHODS
+from shared_peft.errors import CheckpointError, ConfigError, MergeError, UnknownNameError
 from shared_peft.weights import write_tensors
+from vision.adapt import adapt
 from vision.backbones import BACKBONES, build_backbone, build_from_spec, find_family
 
-pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered")
+pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered", "ignore:.* runs beside dense layers only")
 SIZE = 32
 
 
@@ -68,15 +69,14 @@ class TestEveryFamily:
         assert backbone.model(example_images(backbone)).abs().max() == 0
 
     @pytest.mark.parametrize("method", METHODS.names())
-    def test_every_method_attaches_and_merges_to_the_same_answers(self, family, method):
+    def test_every_method_attaches_and_changes_the_answers_and_merges_to_the_same(self, family, method):
         backbone = example(family)
         images = example_images(backbone, 4)
         set_batch_statistics(backbone.model, images)
         with torch.no_grad():
             before = backbone.model(images)
-            head = list(backbone.head)
-            config = make_config(method, r=1, target_modules="all", exclude_modules=head)
-            peft = get_peft_model(backbone.model, config).eval()
+            fields = {"r": 1} if "r" in METHODS.get(method).config_class.__dataclass_fields__ else {}
+            peft = adapt(backbone, method, fields).peft.eval()
             torch.testing.assert_close(peft(images), before, atol=1e-5, rtol=1e-4)
             generator = torch.Generator().manual_seed(0)
             for parameter in peft.parameters():
@@ -84,6 +84,10 @@ class TestEveryFamily:
                     parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
             adapted = peft(images)
             assert (adapted - before).abs().max() > 1e-4
+            if not METHODS.get(method).mergeable:
+                with pytest.raises(MergeError, match="must be a weight change"):
+                    peft.merge_and_unload()
+                return
             merged = peft.merge_and_unload()
             scale = adapted.abs().max().clamp(min=1)
             assert (merged(images) - adapted).abs().max() / scale < 1e-4
