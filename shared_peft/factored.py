@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from shared_peft import depthwise, pointwise
 from shared_peft.factors import Factors
+from shared_peft.recompute import maker_of
 
 _convolution_backward = torch.ops.aten.convolution_backward
 
@@ -76,7 +77,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, *, 
         factors: dW, without kernel modes.
         whole: take the factors' gradients from the full weight's.
     """
-    return _with_type(_FactoredLinear, x, weight, bias, factors.without_in_factor(), (whole,))
+    return _with_type(_FactoredLinear, x, weight, bias, factors.without_in_factor(), (whole, maker_of(x)))
 
 
 def convolution(  # noqa: PLR0913  (a convolution's operands)
@@ -125,35 +126,52 @@ def _correlate(narrow: Tensor, wide: Tensor) -> Tensor:
 
 
 class _FactoredLinear(torch.autograd.Function):
-    """x (W + core^T out_factor^T) + b; only x, W and the factors are kept."""
+    """x (W + core^T out_factor^T) + b; W and the factors are kept, and of x what the factors' gradients need."""
 
     @staticmethod
     def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
-        ctx: Any, x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None, whole: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Any,
+        core: Tensor,
+        out_factor: Tensor,
+        _: None,
+        whole: bool,
+        make: Any,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, core, out_factor)
-        ctx.whole = whole
+        frozen_core = not ctx.needs_input_grad[3]
+        ctx.whole, ctx.make = whole and not frozen_core, None if frozen_core else make
+        kept = None if ctx.make else _narrow_rows(core, x) if frozen_core else x
+        ctx.save_for_backward(kept, weight, core, out_factor)
         return functional.linear(x, _changed_weight(weight, Factors(core, out_factor), x.dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        x, weight, core, out_factor = ctx.saved_tensors
-        wide_out, wide_in = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-        to_input = to_bias = None
+        kept, weight, core, out_factor = ctx.saved_tensors
+        wide_out = gradient.reshape(-1, gradient.shape[-1])
+        to_input = to_bias = to_core = None
         if ctx.needs_input_grad[0]:
-            changed = _changed_weight(weight, Factors(core, out_factor), x.dtype)
-            to_input = (wide_out @ changed).view(x.shape)
+            changed = _changed_weight(weight, Factors(core, out_factor), gradient.dtype)
+            to_input = (wide_out @ changed).view(*gradient.shape[:-1], -1)
         if ctx.needs_input_grad[2]:
             to_bias = wide_out.sum(0)
+        if not ctx.needs_input_grad[3]:
+            return to_input, None, to_bias, None, (kept @ wide_out).mT.to(out_factor.dtype), None, None, None
+        x = kept if ctx.make is None else ctx.make().to(gradient.dtype)
+        wide_in = x.reshape(-1, x.shape[-1])
         if ctx.whole:
             to_core, to_out_factor, _ = _projected(wide_out.mT @ wide_in, core, out_factor, None)
         else:
-            narrow_out = out_factor.to(x.dtype).mT @ wide_out.mT  # (rank, rows)
-            narrow_in = core.to(x.dtype) @ wide_in.mT
-            to_core = (narrow_out @ wide_in).to(core.dtype)
-            to_out_factor = (narrow_in @ wide_out).mT.to(out_factor.dtype)
-        return to_input, None, to_bias, to_core, to_out_factor, None, None
+            to_core = (_narrow_rows(out_factor.mT, wide_out) @ wide_in).to(core.dtype)
+            to_out_factor = (_narrow_rows(core, wide_in) @ wide_out).mT.to(out_factor.dtype)
+        return to_input, None, to_bias, to_core, to_out_factor, None, None, None
+
+
+def _narrow_rows(matrix: Tensor, x: Tensor) -> Tensor:
+    """Map the last dimension: matrix (rank, channels), x (..., channels) -> (rank, rows)."""
+    return matrix.to(x.dtype) @ x.reshape(-1, x.shape[-1]).mT
 
 
 class _FactoredConvolution(torch.autograd.Function):

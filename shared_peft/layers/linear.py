@@ -37,8 +37,12 @@ class LinearKind(LayerKind):
         return super().run(layer, weights, args, kwargs)
 
     def is_plain(self, layer: nn.Module) -> bool:
-        """Only where forward is nn.Linear's own."""
-        return type(layer).forward is nn.Linear.forward
+        """Only where forward is nn.Linear's own, or timm's, which differs while it is scripted alone."""
+        cls = type(layer)
+        return cls.forward is nn.Linear.forward or (cls.__module__, cls.__qualname__) == (
+            "timm.layers.linear",
+            "Linear",
+        )
 
     def narrow(self, layer: nn.Module, x: Tensor, core: Tensor) -> Tensor:
         """Multiply by the core, (rank, in)."""

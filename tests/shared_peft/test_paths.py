@@ -216,3 +216,69 @@ def test_the_model_takes_the_cheapest_path_and_says_so() -> None:
     assert model.base_model[0].costs.cheapest == "factored"
     model(torch.randn(1, 2048))
     assert model.base_model[0].costs.cheapest == "activation"
+
+
+class Block(nn.Module):
+    """A norm, a layer, an activation and a layer, as in every transformer."""
+
+    def __init__(self, *, affine: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16, elementwise_affine=affine)
+        for parameter in self.norm.parameters():
+            nn.init.normal_(parameter)
+        self.first, self.act, self.second = nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.act(self.first(self.norm(x))))
+
+
+def kept_by(model: nn.Module, x: Tensor) -> int:
+    """Bytes alive because of the graph of one forward, parameters and buffers not counted."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in (x, *model.parameters(), *model.buffers())}
+    found: dict[int, int] = {}
+    pending, seen = [model(x).grad_fn], set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        pending += [before for before, _ in node.next_functions]
+        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for tensor in (*saved, *getattr(node, "saved_tensors", ())):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_inputs_that_a_norm_or_gelu_made_are_made_again_and_not_kept(
+    affine: bool,  # noqa: FBT001
+    autocast: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(Block(affine=affine), LoraConfig(r=2, target_modules=["first", "second"]))
+    fill_randomly(model)
+    x = torch.randn(64, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        again, less = gradients(model, x, "factored"), kept_by(model, x.requires_grad_())
+        monkeypatch.setattr(factored, "maker_of", lambda _: None)
+        kept, more = gradients(model, x.detach(), "factored"), kept_by(model, x)
+    for got, wanted in zip(again, kept, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert more - less >= 64 * (16 + 32) * (2 if autocast else 4)
+
+
+def test_a_frozen_a_keeps_only_the_narrow_map() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 128)
+    kept = {}
+    for frozen in (False, True):
+        model = get_peft_model(nn.Sequential(nn.Linear(128, 128)), LoraConfig(r=2, freeze_A=frozen)).train()
+        fill_randomly(model)
+        expected = gradients(model, x, "weight")
+        for got, wanted in zip(gradients(model, x, "factored"), expected, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+        kept[frozen] = kept_by(model, (x + 0).requires_grad_())
+    assert kept[True] <= 4 * 2 * 64 + 4 * 2 * 2 * 128
