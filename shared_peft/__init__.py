@@ -29,13 +29,9 @@ from shared_peft.methods.lora_tsd import LoraTsdConfig
 from shared_peft.methods.mpc_n import MpcNConfig
 from shared_peft.methods.ssb import SsbConfig
 from shared_peft.methods.ssl import SslConfig
-from shared_peft.model import (
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    inject_adapter_in_model,
-    set_peft_model_state_dict,
-)
+from shared_peft.model import PeftModel, get_peft_model, inject_adapter_in_model
+from shared_peft.report import LayerReport, Report
+from shared_peft.state_dict import get_peft_model_state_dict, set_peft_model_state_dict
 from shared_peft.status import LayerStatus
 
 __all__ = [
@@ -51,6 +47,7 @@ __all__ = [
     "HiraConfig",
     "IA3Config",
     "LayerKind",
+    "LayerReport",
     "LayerStatus",
     "LoraConfig",
     "LoraDashConfig",
@@ -59,6 +56,7 @@ __all__ = [
     "LoraTsdConfig",
     "MpcNConfig",
     "PeftModel",
+    "Report",
     "SsbConfig",
     "SslConfig",
     "WeightSlot",

@@ -85,7 +85,7 @@ def attach(
     built: dict[str, dict[str, AdapterMethod]] = {}
     for planned in plan(model, config):
         built.setdefault(planned.layer, {})[planned.slot] = build_method(planned, generator)
-    saved = _saved_names(model, config)
+    saved = saved_names(model, config)
     fresh = {name: _adapter_layer(model, name) for name in built}
     for name, methods in built.items():
         fresh[name].check(methods)
@@ -128,6 +128,15 @@ def adapter_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, layer in adapter_layers(model) for name in layer.adapters))
 
 
+def training_penalty(model: nn.Module) -> torch.Tensor | None:
+    """Return the sum of the penalties of all active adapters anywhere in ``model``, a scalar, or None."""
+    active = (
+        method for _, layer in adapter_layers(model) for name in layer.active for _, method in layer.methods(name)
+    )
+    penalties = [penalty for penalty in (method.penalty() for method in active) if penalty is not None]
+    return torch.stack(penalties).sum() if penalties else None
+
+
 def _check_name(model: nn.Module, adapter_name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", adapter_name) or hasattr(nn.ModuleDict, adapter_name):
         must = "adapter name must be letters, digits, '_' or '-', and no method of nn.ModuleDict"
@@ -137,7 +146,12 @@ def _check_name(model: nn.Module, adapter_name: str) -> None:
         raise AdapterError("adapter_name", "must be new in this model", repr(adapter_name), fix)
 
 
-def _saved_names(model: nn.Module, config: AdapterConfig) -> list[str]:
+def saved_names(model: nn.Module, config: AdapterConfig) -> list[str]:
+    """Return the full names of the modules a configuration trains in full, the outermost where they lie in each other.
+
+    Raises:
+        TargetError: a suffix that names no module, or an adapted layer.
+    """
     wanted = config.modules_to_save or []
     names: list[str] = []
     for suffix in wanted:

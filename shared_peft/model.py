@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from shared_peft import combination, hotswap, merging, per_sample, report, storage
 from shared_peft.allocation import allocate
 from shared_peft.errors import AdapterError
-from shared_peft.inject import adapter_layers, adapter_names, attach, detach, saved_modules
+from shared_peft.inject import adapter_layers, attach, detach, saved_modules, training_penalty
 from shared_peft.layer import AdapterLayer
 from shared_peft.method import AdapterConfig
 from shared_peft.saved_module import SavedModule
@@ -203,7 +203,7 @@ class PeftModel(nn.Module):
 
     def penalty(self) -> torch.Tensor | None:
         """Return what the active adapters add to the training loss, a scalar, or None."""
-        return adapter_penalty(self.base_model)
+        return training_penalty(self.base_model)
 
     def train(self, mode: bool = True) -> "PeftModel":  # noqa: FBT001, FBT002  (torch's own signature)
         """Switch between training and evaluation; frozen batch norms stay in evaluation."""
@@ -363,44 +363,6 @@ def inject_adapter_in_model(
     """Attach and activate an adapter, returning the model itself instead of a PeftModel."""
     PeftModel(model, config, adapter_name, generator=generator)
     return model
-
-
-def adapter_penalty(model: nn.Module) -> torch.Tensor | None:
-    """Return the sum of the penalties of all active adapters anywhere in ``model``, a scalar, or None."""
-    active = (
-        method for _, layer in adapter_layers(model) for name in layer.active for _, method in layer.methods(name)
-    )
-    penalties = [penalty for penalty in (method.penalty() for method in active) if penalty is not None]
-    return torch.stack(penalties).sum() if penalties else None
-
-
-def get_peft_model_state_dict(model: nn.Module, adapter_name: str = "default") -> dict[str, torch.Tensor]:
-    """Return one adapter's tensors under the names of its file.
-
-    Raises:
-        AdapterError: no such adapter.
-    """
-    return storage.adapter_state(_inner(model), adapter_name)
-
-
-def set_peft_model_state_dict(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], adapter_name: str = "default"
-) -> None:
-    """Put tensors from `get_peft_model_state_dict` into an attached adapter.
-
-    Raises:
-        AdapterError: no such adapter.
-        CheckpointError: names or shapes that do not fit; the model is then unchanged.
-    """
-    storage.fill(_inner(model), tensors, adapter_name, "state dict")
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    inner = model.base_model if isinstance(model, PeftModel) else model
-    assert isinstance(inner, nn.Module)
-    if not adapter_names(inner):
-        raise AdapterError("model", "must carry an adapter", "none", "Call get_peft_model first")
-    return inner
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -22,7 +22,8 @@ def maker_of(x: Tensor) -> Callable[[], Tensor] | None:
     node = x.grad_fn
     if node is None or x.output_nr != 0 or node.name() not in PRODUCERS:
         return None
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # noqa: FBT003  (its own signature)
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]
+    if hooks is not None:
         return None  # checkpointing hands each saved tensor out once
     make = PRODUCERS.get(node.name())
     return lambda: make(node)

@@ -18,7 +18,8 @@ class LayerStatus:
         merged_adapters: adapters whose change is in the weights now.
         available_adapters: all adapters of the layer.
         parameters: trainable values by adapter.
-        path: "auto" chooses per call between the weight and the activation path.
+        path: "weight", "activation" or "factored"; "auto" takes the cheapest in training.
+        reason: which path the last training step took and what each would have cost; empty before the first.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LayerStatus:
     available_adapters: list[str]
     parameters: dict[str, int]
     path: str
+    reason: str
 
 
 def layer_status(name: str, layer: AdapterLayer) -> LayerStatus:
@@ -45,4 +47,5 @@ def layer_status(name: str, layer: AdapterLayer) -> LayerStatus:
         available_adapters=list(layer.adapters),
         parameters=sizes,
         path=layer.path,
+        reason=str(layer.costs or ""),
     )

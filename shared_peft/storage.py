@@ -12,9 +12,8 @@ from shared_peft.adapter_files import CONFIG_NAME, WEIGHTS_NAME, read_values, re
 from shared_peft.atomic import write_json
 from shared_peft.config import from_json, to_json
 from shared_peft.errors import AdapterError, CheckpointError
-from shared_peft.inject import adapter_layers, adapter_names, attach, build_method, plan, saved_modules
+from shared_peft.inject import adapter_layers, adapter_names, attach, build_method, plan, saved_modules, saved_names
 from shared_peft.method import METHODS, AdapterConfig, method_name
-from shared_peft.targets import matches
 from shared_peft.weights import write_tensors
 
 SCHEMA_VERSION = 1
@@ -129,10 +128,10 @@ def _expected(model: nn.Module, config: AdapterConfig) -> dict[str, torch.Tensor
         for planned in plan(model, config):
             method = build_method(planned)
             expected |= {f"{planned.layer}.{planned.slot}.{name}": t for name, t in method.state_dict().items()}
-    for name, module in model.named_modules():
-        if name and config.modules_to_save and matches(name, config.modules_to_save):
-            original: Any = getattr(module, "original_module", getattr(module, "base_layer", module))
-            expected |= {f"{SAVED_PREFIX}{name}.{key}": tensor for key, tensor in original.state_dict().items()}
+    for name in saved_names(model, config):
+        module = model.get_submodule(name)
+        original: Any = getattr(module, "original_module", module)
+        expected |= {f"{SAVED_PREFIX}{name}.{key}": tensor for key, tensor in original.state_dict().items()}
     return expected
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, TrainingError
-from shared_peft.model import adapter_penalty
+from shared_peft.inject import training_penalty
 from shared_peft.training.run import RunFolder
 
 CHECKPOINT = "checkpoint.pt"
@@ -173,7 +173,7 @@ def _gradients(
         batch = _my_rows(batches(index), accelerator)
         with accelerator.autocast():
             loss, logs = objective(model, batch, step)
-        penalty = adapter_penalty(model)
+        penalty = training_penalty(model)
         loss = loss if penalty is None else loss + penalty
         accelerator.backward(loss / config.gradient_accumulation)
     return loss, logs

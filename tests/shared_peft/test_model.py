@@ -304,6 +304,9 @@ def test_layer_status_tells_what_each_layer_holds() -> None:
     assert rows["head"].active_adapters == []
     assert rows["stem"].weight_shapes == {"weight": (6, 3, 3, 3)}
     assert rows["middle"].parameters == {"a": 24, "b": 28}
+    model.train()(torch.randn(2, 3, 8, 8))
+    explained = {row.name: row.reason for row in model.get_layer_status()}
+    assert explained["stem"].startswith(("weight: cheapest of weight ", "factored: cheapest of weight "))
 
 
 def test_trainable_parameters_are_printed_in_the_known_words(capsys: pytest.CaptureFixture[str]) -> None:

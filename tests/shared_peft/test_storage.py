@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from shared_peft import LoraTsdConfig, PeftModel, get_peft_model
+from shared_peft import LoraConfig, LoraTsdConfig, PeftModel, get_peft_model
 from shared_peft.errors import CheckpointError, ConfigError, SagaPeftError, UnknownNameError
 from shared_peft.weights import load_checked, read_tensors, strip_prefixes, write_tensors
 from tests.shared_peft.cases import fill_randomly
@@ -181,3 +181,20 @@ def test_a_checkpoint_of_another_model_is_refused_and_a_new_head_is_not(tmp_path
     assert torch.equal(other[0].weight, before)
     assert load_checked(other, tensors, "w", optional=("2.",)) == ("2.weight", "2.bias")
     assert torch.equal(other[0].weight, tensors["0.weight"])
+
+
+def test_modules_trained_in_full_inside_each_other_are_stored_once_and_read_back(tmp_path: Path) -> None:
+    def nested() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.ModuleDict({"body": nn.Linear(4, 4), "fc": nn.Sequential(nn.Linear(4, 3), nn.ModuleDict())})
+
+    def tree() -> nn.Module:
+        model = nested()
+        model["fc"].add_module("fc", nn.Linear(3, 2))
+        return model
+
+    model = get_peft_model(tree(), LoraConfig(r=2, target_modules=["body"], modules_to_save=["fc"]))
+    fill_randomly(model)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tree(), tmp_path)
+    assert torch.equal(again.base_model["fc"].current.fc.weight, model.base_model["fc"].current.fc.weight)
