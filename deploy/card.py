@@ -1,6 +1,6 @@
 """README.md of a bundle: the model card, written from the manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS, Manifest
@@ -17,13 +17,22 @@ for answer in runner.predict(inputs):  # float32, shape {shape}
 """
 
 
-def model_card(manifest: Manifest) -> str:
-    """Return the model card of a bundle as Markdown."""
+def model_card(manifest: Manifest, unmerged: Sequence[str] = ()) -> str:
+    """Return the model card of a bundle as Markdown.
+
+    Args:
+        manifest: the bundle's manifest, its files not yet described.
+        unmerged: names of adapter methods that run beside the weights.
+    """
     shape = f"(batch, {', '.join(map(str, manifest.input.shape))})"
     backbone = manifest.details.get("backbone") or manifest.details.get("encoder") or manifest.kind
     method = manifest.details.get("method")
-    title = f"# {backbone}" + (f", adapted with {method} and merged" if method else "")
+    merged = "" if unmerged else " and merged"
+    title = f"# {backbone}" + (f", adapted with {method}{merged}" if method else "")
     adapted = "The adapter is merged into the weights: the graph is the base model's, node for node."
+    if unmerged:
+        extra = f"{manifest.parity['nodes_more_than_base']:.0f} nodes more than the base model's graph"
+        adapted = f"The adapter cannot be merged ({', '.join(unmerged)}) and runs beside the weights: {extra}."
     sections = [
         f"{title}\n\nClassification into {len(manifest.classes)} classes. {adapted}",
         _section("Classes", ", ".join(f"`{name}`" for name in manifest.classes)),

@@ -1,4 +1,4 @@
-"""From a trained model to a program: merge the adapter into the weights, then torch.export with a dynamic batch."""
+"""From a trained model to a program: merge what can be merged, then torch.export with a dynamic batch."""
 
 import contextlib
 import copy
@@ -9,16 +9,25 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from shared_peft import AdapterLayer, PeftModel
+from shared_peft import METHODS, AdapterLayer, PeftModel
 from shared_peft.errors import ExportError, MergeError
+from shared_peft.method import method_name
 
 MAX_BATCH = 4096
 EXAMPLE_BATCH = 3  # 2 or more: with 1, attention bakes the batch in without a word
 _TORCH_NOTES = (r".isinstance\(treespec, LeafSpec\)",)
 
 
+def unmergeable_methods(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a model's active adapter methods that are no weight change; they export as extra nodes."""
+    if not isinstance(model, PeftModel):
+        return ()
+    methods = [method_name(model.peft_config[name]) for name in model.active_adapters]
+    return tuple(method for method in dict.fromkeys(methods) if not METHODS.get(method).mergeable)
+
+
 def merged_copy(model: nn.Module) -> nn.Module:
-    """Return a float32 CPU copy in eval mode with every adapter merged into the weights.
+    """Return a float32 CPU copy in eval mode, its adapters merged into the weights unless a method cannot be merged.
 
     Args:
         model: an adapted model, or a plain one; left as it is.
@@ -27,6 +36,8 @@ def merged_copy(model: nn.Module) -> nn.Module:
         MergeError: an adapter that gives weights that are not finite, or that no PeftModel holds.
     """
     twin: nn.Module = copy.deepcopy(model).cpu().float().eval()
+    if isinstance(twin, PeftModel) and unmergeable_methods(twin):
+        return twin.get_base_model().requires_grad_(False)  # its forward names its arguments, a PeftModel's does not
     if isinstance(twin, PeftModel):
         twin = twin.merge_and_unload(safe_merge=True)
     left = [name for name, module in twin.named_modules() if isinstance(module, AdapterLayer)]

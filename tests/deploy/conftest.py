@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from deploy import EXPORT_TARGETS, export_model
 from deploy.targets import ExportTarget, Written
 from shared_peft import METHODS, get_peft_model
+from shared_peft.directions_report import config_for_run
 from shared_peft.training import TrainedModel
 from tests.deploy.toys import ConvNet, SequenceNet, trained_toy
 
@@ -34,8 +35,9 @@ def adapted_toy(network: str, method: str) -> TrainedModel:
     generator = torch.Generator().manual_seed(3)
     torch.manual_seed(3)
     base = NETWORKS[network]
-    config = METHODS.get(method).config_class(r=2, target_modules="all")
-    model = get_peft_model(base(), config, generator=generator)
+    plain = base()
+    fields = {"r": 2} if "r" in METHODS.get(method).config_class.__dataclass_fields__ else {}
+    model = get_peft_model(plain, config_for_run(plain, method, fields, steps=10), generator=generator)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -13,9 +13,12 @@ from deploy.parity import BATCHES, TOLERANCE
 from deploy.program import export_program, merged_copy
 from deploy.session import open_session
 from deploy.targets.onnx import OnnxTarget
+from shared_peft import METHODS, AdapterLayer
 from shared_peft.errors import ExportError, MissingPackageError, UnknownNameError
 from tests.deploy.conftest import PAIRS, adapted_toy
 from tests.deploy.toys import CLASSES, ConvNet, trained_toy
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* runs beside dense layers only")
 
 BUNDLE_FILES = {"README.md", "SHA256SUMS", "golden.safetensors", "manifest.json", "model.onnx", "parity.json"}
 
@@ -30,15 +33,34 @@ def test_exported_model_answers_like_the_adapted_one(bundle_of, network, method,
     np.testing.assert_allclose(BundleRunner(bundle).logits(inputs.numpy()), expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("network", "method"), PAIRS)
+@pytest.mark.parametrize(("network", "method"), [pair for pair in PAIRS if METHODS.get(pair[1]).mergeable])
 def test_merged_graph_has_the_base_models_nodes(bundle_of, network, method):
     report = json.loads((bundle_of(network, method)[1] / "parity.json").read_text())
     assert report["graph"]["nodes"] == report["graph"]["base_nodes"] > 5
     assert report["graph"]["operations_added"] == {}
 
 
-def test_adapter_changes_the_exported_answer(bundle_of):
-    trained, bundle = bundle_of("conv", "flora")
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.mergeable])
+def test_a_method_that_cannot_be_merged_exports_as_extra_nodes_and_the_bundle_says_so(bundle_of, method):
+    trained, bundle = bundle_of("conv", method)
+    base = export_program(ConvNet().eval(), trained.input_shape)
+    parity, card = load_manifest(bundle).parity, (bundle / "README.md").read_text()
+    report = json.loads((bundle / "parity.json").read_text())["graph"]
+    added = report["nodes"] - report["base_nodes"]
+    assert added == parity["nodes_more_than_base"] >= len(trained.model.get_layer_status())
+    assert report["base_nodes"] == OnnxTarget().write(base, bundle.parent / "b", input_name="image", opset=20).nodes
+    assert f"cannot be merged ({method}) and runs beside the weights: {added} nodes more" in card
+    assert "merged into the weights" not in card
+    assert any(isinstance(module, AdapterLayer) for module in merged_copy(trained.model).modules())
+
+
+def test_card_of_a_merged_method_says_merged(bundle_of):
+    assert "merged into the weights: the graph is the base model's" in (bundle_of()[1] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["flora", "lora_trf", "mpc_n"])
+def test_adapter_changes_the_exported_answer(bundle_of, method):
+    trained, bundle = bundle_of("conv", method)
     inputs = trained.examples[:4]
     with torch.no_grad(), trained.model.disable_adapter():
         plain = trained.model(inputs).numpy()
