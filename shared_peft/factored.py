@@ -8,8 +8,8 @@ same weight. The factors' gradients come from one of two sources:
 - the full weight's gradient, then projected: cheaper where the weight is small or grouped.
 
 Either way no output of full width is written beside the layer's own. W + dW is built again in the backward rather than
-kept: keeping it would double the memory of the weights. Wide maps are always the right operand of a matrix product with
-a narrow left one: on CPUs the other order is several times slower.
+kept, unless it is small beside the input: keeping it would double the memory of the weights. Wide maps are always the
+right operand of a matrix product with a narrow left one: on CPUs the other order is several times slower.
 """
 
 from dataclasses import dataclass
@@ -115,6 +115,11 @@ def _changed_weight(weight: Tensor, factors: Factors, dtype: torch.dtype) -> Ten
     return torch.addmm(matrix, out_factor, rest).view(weight.shape).to(dtype)
 
 
+def _is_small(weight: Tensor, x: Tensor) -> bool:
+    """Tell whether keeping a weight costs little memory beside the input, which is alive anyway."""
+    return 8 * weight.numel() <= x.numel()
+
+
 def _narrow(matrix: Tensor, wide: Tensor) -> Tensor:
     """Map channels: matrix (rank, channels), wide (batch, channels, positions) -> (batch, rank, positions)."""
     return torch.bmm(matrix.expand(wide.shape[0], -1, -1), wide)
@@ -143,17 +148,19 @@ class _FactoredLinear(torch.autograd.Function):
         frozen_core = not ctx.needs_input_grad[3]
         ctx.whole, ctx.make = whole and not frozen_core, None if frozen_core else make
         kept = None if ctx.make else _narrow_rows(core, x) if frozen_core else x
-        ctx.save_for_backward(kept, weight, core, out_factor)
-        return functional.linear(x, _changed_weight(weight, Factors(core, out_factor), x.dtype), bias)
+        changed = _changed_weight(weight, Factors(core, out_factor), x.dtype)
+        ctx.save_for_backward(kept, weight, core, out_factor, changed if _is_small(changed, x) else None)
+        return functional.linear(x, changed, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        kept, weight, core, out_factor = ctx.saved_tensors
+        kept, weight, core, out_factor, changed = ctx.saved_tensors
         wide_out = gradient.reshape(-1, gradient.shape[-1])
         to_input = to_bias = to_core = None
         if ctx.needs_input_grad[0]:
-            changed = _changed_weight(weight, Factors(core, out_factor), gradient.dtype)
+            if changed is None:
+                changed = _changed_weight(weight, Factors(core, out_factor), gradient.dtype)
             to_input = (wide_out @ changed).view(*gradient.shape[:-1], -1)
         if ctx.needs_input_grad[2]:
             to_bias = wide_out.sum(0)
@@ -189,18 +196,21 @@ class _FactoredConvolution(torch.autograd.Function):
         geometry: Geometry,
         whole: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, core, out_factor, in_factor)
+        changed = _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype)
+        kept = changed if _is_small(changed, x) else None
+        ctx.save_for_backward(x, weight, core, out_factor, in_factor, kept)
         ctx.geometry, ctx.whole = geometry, whole
-        return geometry.convolve(x, _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype), bias)
+        return geometry.convolve(x, changed, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        x, weight, core, out_factor, in_factor = ctx.saved_tensors
+        x, weight, core, out_factor, in_factor, changed = ctx.saved_tensors
         geometry: Geometry = ctx.geometry
         to_input = to_whole = to_bias = None
         if ctx.needs_input_grad[0] or ctx.whole:
-            changed = _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype)
+            if changed is None:
+                changed = _changed_weight(weight, Factors(core, out_factor, in_factor), x.dtype)
             asked = {"to_input": ctx.needs_input_grad[0], "to_weight": ctx.whole}
             to_input, to_whole = geometry.backward(gradient, x, changed, **asked)
         if ctx.needs_input_grad[2]:

@@ -52,11 +52,11 @@ def stepper(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
 
 
 def peak_bytes(step: Callable[[], None], model: nn.Module) -> int:
-    """Return the most memory alive during a step: what the model and its optimiser hold, and what the step allocates."""
+    """Return the most memory alive in a step: weights and adapters, and what the step and its optimiser allocate."""
     held = {tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
-    step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
+        step()  # with the optimiser's state and the last step's gradients in place
     results: Any = profiler.profiler
     events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
     alive = most = 0
@@ -90,8 +90,35 @@ def measure(name: str, size: int, batch: int, rounds: int, wanted: list[str]) ->
             seconds[contender].append(time.perf_counter() - began)
         gc.collect()
     gc.enable()
+    inference = inference_seconds(make, x, rounds)
     rows = {c: {"trained": trained(models[c]), "peak_bytes": memory[c], "seconds": seconds[c]} for c in steps}
-    return {"size": size, "batch": batch, "threads": torch.get_num_threads(), "rows": rows}
+    return {"size": size, "batch": batch, "threads": torch.get_num_threads(), "rows": rows, "inference": inference}
+
+
+def inference_seconds(make: Callable[[], nn.Module], x: Tensor, rounds: int) -> dict[str, list[float]]:
+    """Return seconds a forward, by round: the base, the adapted model as it stands, and merged and unloaded."""
+    base, adapted = make().eval(), CONTENDERS.get("ours FLoRA")(make, default_budget(make)).eval()
+    plain = CONTENDERS.get("ours FLoRA")(make, default_budget(make)).eval().merge_and_unload()  # type: ignore[operator]
+    models = {"base": base, "ours, adapted": adapted, "ours, merged": plain}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    with torch.no_grad():
+        for done in range(rounds + 1):
+            for name, model in models.items():
+                began = time.perf_counter()
+                model(x)
+                if done:
+                    seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def inference_table(results: dict[str, Any]) -> str:
+    """Return a markdown table of forwards without gradients, as ratios to the base's."""
+    lines = ["| model | ours, adapted / base | ours, merged / base |", "|---|---|---|"]
+    for name, result in results.items():
+        base, *others = result["inference"].values()
+        ratios = [statistics.median(m / b for m, b in zip(mine, base, strict=True)) for mine in others]
+        lines.append(f"| {name} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
+    return "\n".join(lines)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -135,7 +162,8 @@ def main() -> None:
             contenders = list(dict.fromkeys([BASE, *arguments.contenders]))
             results[name] = measure(name, MODELS.get(name, 224), arguments.batch, arguments.rounds, contenders)
             write_json(arguments.out, results)
-    sys.stdout.write(table({name: results[name] for name in arguments.models}) + "\n")
+    chosen = {name: results[name] for name in arguments.models}
+    sys.stdout.write(f"{table(chosen)}\n\n{inference_table(chosen)}\n")
 
 
 if __name__ == "__main__":
