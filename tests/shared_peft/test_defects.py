@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from shared_peft import METHODS
+from shared_peft.errors import SagaPeftError
 from tests.benchmarks.defect_cases import DEFECTS, Defect, Measured, filled
 from tests.benchmarks.defect_libraries import ALPHA, RANK, NotAdaptedError, NotOfferedError, Ours
 from tests.benchmarks.defect_models import CONV, MERGED, TIED
@@ -55,6 +56,23 @@ def test_ours_has_none_of_the_defects(name: str) -> None:
     assert found.right, found.text
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "a file of another model's tensors",
+            r"must be those of this adapter on this model, got 2 missing: .*unexpected",
+        ),
+        ("a file without one of its tensors", r"must be those of this adapter on this model, got 1 missing: "),
+        (TIED, r"^outer: its weight must belong to it alone, got shared by inner\.weight, outer\.weight"),
+    ],
+)
+def test_what_is_refused_says_why(name: str, message: str) -> None:
+    (defect,) = (defect for title, defect in DEFECTS.items() if title.startswith(name))
+    with pytest.raises(SagaPeftError, match=message):
+        defect.measure(Ours())
+
+
 @pytest.mark.parametrize("name", UNTIED)
 def test_adapted_layers_answer_like_layers_with_the_product_added_by_hand(name: str) -> None:
     setting = MERGED[name]
@@ -63,6 +81,8 @@ def test_adapted_layers_answer_like_layers_with_the_product_added_by_hand(name: 
     expected = functional_call(setting.model(), weights, (setting.x(),))
     assert not close(expected, setting.model()(setting.x()), 1e-2)
     assert close(adapted(setting.x()), expected)
+    with torch.no_grad():
+        assert close(adapted(setting.x()), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in DEFECTS.names() if "merged - adapted" in name and TIED not in name])
