@@ -99,9 +99,7 @@ def adapt(
     from shared_peft import get_peft_model  # noqa: PLC0415
     from shared_peft.directions_report import config_for_run  # noqa: PLC0415
 
-    with_head = {
-        name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")
-    }
+    with_head = {name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")}
     wanted = {**fields, **with_head}
     config = config_for_run(backbone.model, method, wanted, steps=steps, budget=budget)
     with torch.random.fork_rng(devices=[]):

@@ -15,6 +15,7 @@ from imu_saga.protocol import ProtocolConfig, Sides, run_protocol, table
 from imu_saga.search import SearchConfig
 from imu_saga.source import DataOptions, load_windows, parsed_options, split_by_subject
 from imu_saga.trained import load_run
+from shared_peft import METHODS
 from shared_peft.command import run_commands
 from shared_peft.errors import ConfigError
 from shared_peft.training import RunFolder
@@ -113,6 +114,34 @@ def test_predict_abstains_where_too_little_was_measured(runs, tmp_path):
     assert all(
         each.label for each in predict_csv(load_run(runs / "tuned"), tmp_path / "me.csv", options={}, min_valid=0.5)
     )
+
+
+@pytest.mark.filterwarnings("ignore:ranks lowered")
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_trains_by_its_name_alone(runs, tmp_path, method):
+    tune = ["--checkpoint", runs / "pre", "--shots", 3, "--method", method, "--steps", 5]
+    assert call("finetune", *DATA, *tune, "--out", tmp_path / "run") == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["details"]["method"] == method
+    assert results["details"]["trainable_parameters"] > 0
+    described = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert described["peft_type"] == method.upper()
+    assert call("evaluate", tmp_path / "run", "--out", tmp_path / "scores.json") == 0
+    assert json.loads((tmp_path / "scores.json").read_text()) == results["scores"]
+
+
+def test_tsd_reports_every_adapted_layer_of_a_run(runs, tmp_path, capsys):
+    assert call("tsd", runs / "tuned", "--out", tmp_path / "out") == 0
+    stored = json.loads((tmp_path / "out" / "tsd.json").read_text())
+    names = [row.name for row in load_run(runs / "tuned").model.get_layer_status()]
+    assert stored["method"] == "lora_tsd"
+    assert [layer["layer"] for layer in stored["layers"]] == names
+    assert all(layer["step"] == 60 // 4 and 0 < layer["chosen_share"] <= 1 for layer in stored["layers"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert (tmp_path / "out" / "tsd.png").stat().st_size > 10_000
+    assert call("tsd", runs / "pre", "--out", tmp_path / "other") == 2
+    assert "must be a run of kind imu_saga.finetune" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import imu_saga.finetune as finetune_module
 from imu_saga.augment import jitter_and_scale, random_rotations, rotate
 from imu_saga.baselines import BASELINES
 from imu_saga.evaluate import check_apart, check_fits, score_labels, score_model
@@ -80,6 +81,34 @@ def test_the_same_seed_gives_the_same_model(windows, checkpoint):
     probabilities = [predict_probabilities(model, train.x) for model in (one, other, third)]
     assert torch.equal(probabilities[0], probabilities[1])
     assert not torch.equal(probabilities[0], probabilities[2])
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(method, windows, checkpoint, tmp_path):
+    train, _ = sides(windows)
+    config = dataclasses.replace(QUICK, method=method, steps=8)
+
+    def tuned(name: str, given: WindowSet, *, resume: bool = False) -> torch.Tensor:
+        folder = RunFolder.create(tmp_path / name, FINETUNE_KIND, {}, resume=resume)
+        _, model = finetune(given, config, checkpoint=checkpoint, folder=folder, resume=resume)
+        return predict_probabilities(model, train.x)
+
+    whole = tuned("whole", train)
+    with pytest.MonkeyPatch.context() as patch:
+        original, calls = finetune_module.functional.cross_entropy, []
+
+        def interrupted(*given, **options):
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            return original(*given, **options)
+
+        patch.setattr(finetune_module.functional, "cross_entropy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tuned("cut", train)
+        resumed = tuned("cut", train, resume=True)
+    assert len(calls) == 6 + 8 - 4
+    assert torch.equal(whole, resumed)
 
 
 def test_batches_draw_the_classes_evenly_and_only_their_own_windows(windows):

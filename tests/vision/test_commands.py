@@ -5,10 +5,13 @@ import json
 
 import pytest
 
+from shared_peft import METHODS
 from shared_peft.command import run_commands
+from shared_peft.directions_report import directions_methods
 from vision.commands import COMMANDS
 
-pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered")
+pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered", "ignore:.* runs beside dense layers only")
+QUICK = ("--backbone", "small_conv", "--data", "digits", "--classes", "7", "8", "--shots", 4, "--epochs", 4)
 
 
 def call(*words: object) -> int:
@@ -43,6 +46,44 @@ def test_finetune_evaluate_and_predict_follow_each_other(small_conv_run, colour_
     assert all(1 / 3 - 1e-6 <= float(row["confidence"]) <= 1 for row in rows)
 
 
+@pytest.mark.parametrize("method", METHODS.names())
+def test_every_method_trains_by_its_name_alone(small_conv_run, tmp_path, method):
+    run, start = tmp_path / "run", ("--checkpoint", small_conv_run, "--method", method)
+    assert call("finetune", *QUICK, *start, "--out", run) == 0
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["peft_type"] == method.upper()
+    parameters = json.loads((run / "results.json").read_text())["parameters"]
+    assert parameters["trainable"] == parameters["body"] + parameters["head"] > parameters["head"] == 2 * 48 + 2
+    assert call("evaluate", run, "--data", "digits", "--out", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["confusion"] == json.loads((run / "results.json").read_text())["confusion"]
+
+
+@pytest.mark.parametrize("method", directions_methods())
+def test_tsd_reports_every_adapted_layer_of_a_run(small_conv_run, tmp_path, capsys, method):
+    run, out = tmp_path / "run", tmp_path / "out"
+    start = ("--checkpoint", small_conv_run, "--method", method, "--adapter", "r=2", "--batch-size", 8)
+    assert call("finetune", *QUICK, *start, "--out", run) == 0
+    capsys.readouterr()
+    assert call("tsd", run, "--out", out) == 0
+    shown = capsys.readouterr().out
+    layers = json.loads((out / "tsd.json").read_text())["layers"]
+    assert [layer["layer"] for layer in layers] == ["stem.conv", "stage1.conv", "reduce.conv", "stage2.conv"]
+    for layer in layers:
+        assert layer["layer"] in shown
+        assert layer["step"] == 1
+        assert len(layer["chosen"]) == (2 if method == "lora_init" else 8)
+        assert 0 < layer["chosen_share"] <= 1
+    assert (out / "tsd.png").stat().st_size > 10_000
+    assert len((out / "tsd.csv").read_text().splitlines()) == 1 + sum(len(layer["sigma"]) for layer in layers)
+
+
+def test_tsd_of_a_run_that_chooses_no_directions_says_what_it_needs(small_conv_run, tmp_path, capsys):
+    assert call("tsd", small_conv_run, "--out", tmp_path / "out") == 2
+    must = "must be a run of lora_dash, lora_init, lora_tsd, which choose task-specific directions, got a run without"
+    assert must in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_broken_image_is_named_or_skipped(small_conv_run, colour_folder, tmp_path, capsys):
     (colour_folder / "test" / "red" / "x.jpg").write_bytes(b"broken")
     assert call("predict", small_conv_run, colour_folder / "test", "--out", tmp_path / "p.csv") == 2
@@ -59,7 +100,7 @@ def test_a_broken_image_is_named_or_skipped(small_conv_run, colour_folder, tmp_p
         (("evaluate", "nowhere", "--data", "digits"), "RunError: nowhere: must be a run folder"),
         (("predict", "nowhere", "nowhere"), "RunError: nowhere"),
         (("pretrain", "--backbone", "small_cnv", "--data", "digits", "--out", "o"), "Did you mean small_conv"),
-        (("train",), "command must be one of finetune, evaluate, predict, compare, pretrain, got 'train'"),
+        (("train",), "command must be one of finetune, evaluate, predict, compare, pretrain, tsd, got 'train'"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(words, message, capsys, tmp_path, monkeypatch):
