@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
@@ -25,7 +26,7 @@ def registry_tables() -> str:
         _table(
             "Adapter methods",
             ("name", "what it is", "source"),
-            [(n, _first(m), m.citation) for n, m in METHODS.items()],
+            [(n, _first(m) + _limits(m), m.citation) for n, m in METHODS.items()],
         ),
         _table("Layers adapters go to", ("name", "what it covers"), [(n, _first(k)) for n, k in LAYER_KINDS.items()]),
         _table("Backbone families", ("name", "what it builds"), [(n, f.summary) for n, f in BACKBONES.items()]),
@@ -46,8 +47,19 @@ def with_tables(text: str) -> str:
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| `{name}` | {' | '.join(cells)} |" for name, *cells in rows]
+    bar = "\\|"  # a bar inside a cell
+    lines += [f"| `{name}` | {' | '.join(cell.replace('|', bar) for cell in cells)} |" for name, *cells in rows]
     return f"**{title}**\n\n" + "\n".join(lines)
+
+
+def _limits(method: Any) -> str:
+    """Return what a method is labelled with: experimental, not mergeable, or nothing."""
+    labels = [
+        label
+        for label, holds in (("experimental", method.experimental), ("cannot be merged", not method.mergeable))
+        if holds
+    ]
+    return f" ({', '.join(labels)})" if labels else ""
 
 
 def _first(entry: object) -> str:

@@ -31,6 +31,16 @@ def test_no_adapter_has_more_parameters_than_the_budget(compared):
     assert all(1_000 < count <= 3_000 for count in adapters.values())
 
 
+def test_methods_without_a_rank_with_a_shrinking_one_and_unmerged_ones_are_compared_too(small_conv_run, tmp_path):
+    quick = {"methods": ("ssl", "ia3", "adalora", "mpc_n"), "seeds": 1, "rate_factors": (1.0,)}
+    rows = compare(config(small_conv_run, tmp_path / "run", **quick))
+    assert [row.method for row in rows] == list(quick["methods"])
+    adapters = {row.method: row.adapter for row in rows}
+    assert adapters["ssl"] == 1 + 24 + 24 + 48  # one factor for every input channel
+    assert adapters["ia3"] == 24 + 24 + 48 + 48
+    assert 1_000 < min(adapters["adalora"], adapters["mpc_n"]) <= max(adapters.values()) <= 3_000
+
+
 def test_means_and_deviations_are_those_of_the_kept_results(compared):
     out, rows = compared
     cells = json.loads((out / "cells.json").read_text())
