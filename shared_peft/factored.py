@@ -105,7 +105,8 @@ def _with_type(function: Any, x: Tensor, weight: Tensor, bias: Tensor | None, fa
         return function.apply(x, weight, bias, *tensors, *rest)
     x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        return function.apply(x, weight, None if bias is None else bias.to(x.dtype), *tensors, *rest)
+        widest = [None if tensor is None else tensor.to(torch.float32) for tensor in tensors]
+        return function.apply(x, weight, None if bias is None else bias.to(x.dtype), *widest, *rest)
 
 
 def _changed_weight(weight: Tensor, factors: Factors, dtype: torch.dtype) -> Tensor:

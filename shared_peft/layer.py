@@ -129,12 +129,12 @@ class AdapterLayer(nn.Module):
     ) -> tuple[Path, Factors | None]:
         """Return the path this call takes, and the changes as one chain where `run_factored` is to run them."""
         methods = [method for name in active for _, method in self.methods(name)]
-        if not all(method.mergeable for method in methods):
+        dropped = self.training and any(method.dropout for method in methods)
+        if dropped or not all(method.mergeable for method in methods):
+            self._refuse_options(args, kwargs)
             return "activation", None
         if self.path == "weight" or len(args) != 1 or kwargs or torch.compiler.is_exporting():
             return "weight", None  # when exporting, W + dW folds into a constant, whatever the batch size
-        if self.training and any(method.dropout for method in methods):
-            return "activation", None
         chain = self.kind.runs_chain(self.base_layer)
         if not torch.is_grad_enabled():
             return ("activation" if chain and self.path == "activation" else "weight"), None
@@ -155,6 +155,14 @@ class AdapterLayer(nn.Module):
         if path == "activation":
             return "activation" if chain else "weight"
         return path if fused else "weight"
+
+    def _refuse_options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(args) != 1 or kwargs:
+            must = "with dropout, or a method that cannot be merged, it must be called with its input alone"
+            got = ", ".join([f"{len(args)} arguments", *kwargs])
+            raise TargetError(
+                self.name, must, got, "Set lora_dropout=0 and use a mergeable method, or exclude the layer"
+            )
 
     def _base_is_trained(self) -> bool:
         return any(self.base_layer.get_parameter(slot.parameter).requires_grad for slot in self.slots)

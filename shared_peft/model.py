@@ -206,10 +206,10 @@ class PeftModel(nn.Module):
         return training_penalty(self.base_model)
 
     def train(self, mode: bool = True) -> "PeftModel":  # noqa: FBT001, FBT002  (torch's own signature)
-        """Switch between training and evaluation; frozen batch norms stay in evaluation."""
+        """Switch between training and evaluation; frozen norms that keep running statistics stay in evaluation."""
         super().train(mode)
         for module in self.base_model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_frozen(module):
+            if _keeps_statistics(module) and _is_frozen(module):
                 module.eval()
         return self
 
@@ -363,6 +363,12 @@ def inject_adapter_in_model(
     """Attach and activate an adapter, returning the model itself instead of a PeftModel."""
     PeftModel(model, config, adapter_name, generator=generator)
     return model
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Tell whether training would move a norm's buffers: batch norms, and others with running statistics."""
+    running = any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+    return running or isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared_peft import FloraConfig, LoraConfig, get_peft_model
+from shared_peft import AdapterConfig, FloraConfig, LoraConfig, MpcNConfig, get_peft_model
+from shared_peft.errors import TargetError
 from shared_peft.inject import adapter_layers
 from shared_peft.layer_kind import WeightSlot
 from tests.shared_peft.cases import close, fill_randomly
@@ -119,3 +120,12 @@ def test_training_chooses_the_chain_for_small_ranks_and_the_weight_for_large_one
     model(torch.zeros(2, 128, 16, 16))
     assert adapted.costs is not None
     assert adapted.costs.cheapest == chosen
+
+
+@pytest.mark.parametrize("config", [LoraConfig(r=2, lora_dropout=0.5), MpcNConfig(r=2)])
+def test_a_change_that_needs_the_input_alone_refuses_a_requested_size(config: AdapterConfig) -> None:
+    model = get_peft_model(nn.ModuleDict({"up": nn.ConvTranspose2d(4, 4, 3, stride=3)}), config).train()
+    with pytest.raises(
+        TargetError, match=r"^up: with dropout.* called with its input alone, got 1 arguments, output_size"
+    ):
+        model.up(torch.randn(2, 4, 3, 3), output_size=[11, 10])

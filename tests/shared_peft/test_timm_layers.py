@@ -180,3 +180,11 @@ def test_the_max_vit_familys_head_by_head_weight_is_refused_in_parts() -> None:
     attention = timm.models.maxxvit.AttentionCl(16, dim_head=8)
     with pytest.raises(TargetError, match=r"attn\.qkv: to be cut into q, k and v .* got rows in turn by head"):
         get_peft_model(nn.ModuleDict({"attn": attention, "rest": model}), LoraConfig(r=1, qkv_parts=["q"]))
+
+
+def test_a_frozen_norm_with_running_statistics_of_its_own_does_not_drift() -> None:
+    norm = layers.EvoNorm2dB0(6)
+    model = get_peft_model(nn.Sequential(nn.Conv2d(3, 6, 3), norm), LoraConfig(r=2)).train()
+    before = norm.running_var.clone()
+    model(torch.randn(4, 3, 8, 8))
+    assert torch.equal(norm.running_var, before)
