@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from shared_peft.changes import Changes, Part
 from shared_peft.errors import AdapterError, MergeError, TargetError
-from shared_peft.factors import Factors, added
-from shared_peft.layer_kind import LayerMapsOf, WeightSlot, kind_of
+from shared_peft.factors import Factors
+from shared_peft.layer_kind import WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
 from shared_peft.paths import Path, PathCosts
 from shared_peft.sample_rows import NotRowWiseError, run_rows
@@ -107,30 +108,31 @@ class AdapterLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer with its active adapters."""
         if self.sample_names is not None and self.enabled and not self.merged:
-            return run_rows(self, args[0], self.sample_names)
-        active = self._running()
-        if not active:
+            by_name = {name: self.changes((name,)) for name in self.adapters}
+            return run_rows(self.name, self.base_layer, by_name, args[0], self.sample_names, training=self.training)
+        changes = self._running()
+        if not changes.parts:
             return self.base_layer(*args, **kwargs)
-        path, factors = self._choose(active, args, kwargs)
+        path, factors = self._choose(changes, args, kwargs)
         if path == "activation":
-            return self._with_changes(active, args[0])
+            return changes.run_beside(args[0], training=self.training)
         if factors is not None:
             return self.kind.run_factored(self.base_layer, args[0], factors, whole=path == "weight")
-        return self.kind.run(self.base_layer, self._weights(active), args, kwargs)
+        weights = {parameter: self._weight(changes, parameter) for parameter in changes.parameters()}
+        return self.kind.run(self.base_layer, weights, args, kwargs)
 
-    def _running(self) -> tuple[str, ...]:
-        """Return the adapters that still change the base layer's answer."""
-        if not self.enabled or self.merged:
-            return ()
-        return tuple(name for name in self.active if name in self.adapters)
+    def changes(self, adapters: Iterable[str]) -> Changes:
+        """Return what some adapters change in this layer; those it does not have are left out."""
+        parts = [Part(*pair, self.strengths.get(name, 1.0)) for name in adapters for pair in self.methods(name)]
+        return Changes(self.kind, self.base_layer, tuple(parts))
 
-    def _choose(
-        self, active: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Path, Factors | None]:
+    def _running(self) -> Changes:
+        """Return the changes that still move the base layer's answer."""
+        return self.changes(self.active if self.enabled and not self.merged else ())
+
+    def _choose(self, changes: Changes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Path, Factors | None]:
         """Return the path this call takes, and the changes as one chain where `run_factored` is to run them."""
-        methods = [method for name in active for _, method in self.methods(name)]
-        dropped = self.training and any(method.dropout for method in methods)
-        if dropped or not all(method.mergeable for method in methods):
+        if (self.training and changes.drops) or not changes.mergeable:
             self._refuse_options(args, kwargs)
             return "activation", None
         if self.path == "weight" or len(args) != 1 or kwargs or torch.compiler.is_exporting():
@@ -139,7 +141,7 @@ class AdapterLayer(nn.Module):
         if not torch.is_grad_enabled():
             return ("activation" if chain and self.path == "activation" else "weight"), None
         fused = not torch.compiler.is_compiling() and self.kind.runs_factored(self.base_layer, args[0])
-        factors = self._factors(active) if chain or fused else None
+        factors = changes.factors() if chain or fused else None
         if factors is None:
             return "weight", None
         path = self._path_for(args[0], factors, chain=chain, fused=fused)
@@ -159,116 +161,22 @@ class AdapterLayer(nn.Module):
     def _refuse_options(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(args) != 1 or kwargs:
             must = "with dropout, or a method that cannot be merged, it must be called with its input alone"
-            got = ", ".join([f"{len(args)} arguments", *kwargs])
-            raise TargetError(
-                self.name, must, got, "Set lora_dropout=0 and use a mergeable method, or exclude the layer"
-            )
+            got, fix = ", ".join([f"{len(args)} arguments", *kwargs]), "Set lora_dropout=0, or exclude the layer"
+            raise TargetError(self.name, must, got, fix)
 
     def _base_is_trained(self) -> bool:
         return any(self.base_layer.get_parameter(slot.parameter).requires_grad for slot in self.slots)
 
-    def _factors(self, active: tuple[str, ...]) -> Factors | None:
-        """Return all active changes of a layer with one parameter as one chain, or None."""
-        parts = [self._factors_of(name, slot, method) for name in active for slot, method in self.methods(name)]
-        return None if any(part is None for part in parts) else added([part for part in parts if part is not None])
-
-    def _factors_of(self, adapter: str, slot: WeightSlot, method: AdapterMethod) -> Factors | None:
-        factors = method.factors() if method.mergeable else None
-        if factors is None:
-            return None
-        factors = factors.scaled(self.strengths.get(adapter, 1.0))
-        if slot.rows is None:
-            return factors
-        return factors.in_rows(slot.rows[0], self.base_layer.get_parameter(slot.parameter).shape[0])
-
-    def _with_changes(self, active: tuple[str, ...], x: Tensor) -> Tensor:
-        """Run the frozen layer, and add to its output what each method makes of the input."""
-        output = self.base_layer(x)
-        together = self._factors(active) if self._chains_add_up(active) else None
-        if together is not None:
-            return output + self.kind.run_chain(self.base_layer, self._as(x, together.core), together).to(output.dtype)
-        result = output
-        for name in active:
-            for slot, method in self.methods(name):
-                dropped = nn.functional.dropout(x, method.dropout, self.training) if x.is_floating_point() else x
-                result = result + self._change(name, slot, method, dropped, output).to(output.dtype)
-        return result
-
-    def _chains_add_up(self, active: tuple[str, ...]) -> bool:
-        """Tell whether the active changes can run as one chain: none of them drops its own part of the input."""
-        methods = (method for name in active for _, method in self.methods(name))
-        return self.kind.runs_chain(self.base_layer) and not any(m.dropout and self.training for m in methods)
-
-    def _change(self, adapter: str, slot: WeightSlot, method: AdapterMethod, x: Tensor, output: Tensor) -> Tensor:
-        """Return what one method adds to the layer's output for input ``x``."""
-        layer = self.base_layer
-        if not method.mergeable:
-            values = next(method.parameters())
-            added_output = method.respond(self._as(x, values), self._as(output, values), LayerMapsOf(self.kind, layer))
-            return added_output * self.strengths.get(adapter, 1.0)
-        factors = self._factors_of(adapter, slot, method)
-        if factors is not None and self.kind.runs_chain(layer):
-            return self.kind.run_chain(layer, self._as(x, factors.core), factors)
-        stored = layer.get_parameter(slot.parameter)
-        changed = self._build(slot.parameter, [(adapter, slot, method)], torch.zeros_like(stored))
-        replaced = {slot.parameter: changed}
-        bias = getattr(layer, "bias", None)
-        if isinstance(bias, Tensor):
-            replaced["bias"] = torch.zeros_like(bias)
-        return torch.func.functional_call(layer, replaced, (x,))
-
-    @staticmethod
-    def _as(x: Tensor, values: Tensor) -> Tensor:
-        """Return a floating input in the adapter's type, unless autocast decides."""
-        keep = not x.is_floating_point() or torch.is_autocast_enabled(x.device.type)
-        return x if keep else x.to(values.dtype)
-
-    def _weights(self, active: tuple[str, ...]) -> dict[str, Tensor]:
-        return {parameter: self._weight(parameter, active) for parameter in self._parameters_of(active)}
-
-    def _parameters_of(self, active: Iterable[str]) -> tuple[str, ...]:
-        pairs = (pair for name in active for pair in self.methods(name))
-        return tuple(dict.fromkeys(slot.parameter for slot, method in pairs if method.mergeable))
-
-    def _weight(self, parameter: str, active: tuple[str, ...]) -> Tensor:
+    def _weight(self, changes: Changes, parameter: str) -> Tensor:
         """Return W + dW of a stored parameter; kept between calls while nothing it depends on changes."""
-        parts = self._parts(parameter, active)
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
-            return self._build(parameter, parts)
-        key = (*self._fingerprints(parameter, parts), *(self.strengths.get(name, 1.0) for name in active))
+            return changes.weight(parameter)
+        key = tuple(_fingerprint(source) for source in changes.sources(parameter))
         cached = self._cache.get(parameter)
         if None in key or cached is None or cached[0] != key:
-            cached = (key, self._build(parameter, parts))
+            cached = (key, changes.weight(parameter))
             self._cache[parameter] = cached
         return cached[1]
-
-    def _parts(self, parameter: str, adapters: Iterable[str]) -> list[tuple[str, WeightSlot, AdapterMethod]]:
-        """Return (adapter, slot, method) of every change of one stored parameter."""
-        pairs = ((name, slot, method) for name in adapters for slot, method in self.methods(name))
-        return [
-            (name, slot, method) for name, slot, method in pairs if slot.parameter == parameter and method.mergeable
-        ]
-
-    def _fingerprints(self, parameter: str, parts: list[tuple[str, WeightSlot, AdapterMethod]]) -> Iterator[Any]:
-        yield _fingerprint(self.base_layer.get_parameter(parameter))
-        for _, _, method in parts:
-            for tensor in (*method.parameters(), *method.buffers()):
-                yield _fingerprint(tensor)
-
-    def _build(
-        self, parameter: str, parts: list[tuple[str, WeightSlot, AdapterMethod]], onto: Tensor | None = None
-    ) -> Tensor:
-        """Return W + dW, or ``onto`` + dW, in the weight's own type, summed in the wider of both."""
-        stored = self.base_layer.get_parameter(parameter)
-        result = stored if onto is None else onto
-        for adapter, slot, method in parts:
-            change, strength = slot.stored(method.delta_weight(slot.read(stored))), self.strengths.get(adapter, 1.0)
-            change = change if strength == 1 else change * strength
-            if slot.rows is not None:
-                after = stored.shape[0] - slot.rows[1]
-                change = nn.functional.pad(change, (*(0, 0) * (change.dim() - 1), slot.rows[0], after))
-            result = result + change
-        return result.to(stored.dtype)
 
     @torch.no_grad()
     def merge(self, adapters: tuple[str, ...], *, safe: bool) -> None:
@@ -281,26 +189,22 @@ class AdapterLayer(nn.Module):
             fix = "Call unmerge_adapter first"
             raise MergeError(self.name, "must not be merged already", f"merged {', '.join(self.merged)}", fix)
         present = tuple(name for name in adapters if name in self.adapters)
-        for name in present:
-            if not all(method.mergeable for _, method in self.methods(name)):
+        changes = self.changes(present)
+        for part in changes.parts:
+            if not part.method.mergeable:
                 must, fix = "a merged method must be a weight change", "Run and export this adapter unmerged"
-                raise MergeError(self.name, must, type(next(self.methods(name))[1]).__name__, fix)
-        merged = {
-            parameter: self._build_merged(parameter, present, safe=safe) for parameter in self._parameters_of(present)
-        }
+                raise MergeError(self.name, must, type(part.method).__name__, fix)
+        merged = {parameter: changes.weight(parameter) for parameter in changes.parameters()}
+        for parameter, weight in merged.items():
+            if safe and not torch.isfinite(weight).all():
+                where = f"{self.name}.{parameter}"
+                raise MergeError(where, "the merged weight must be finite", "NaN or inf", "Discard this adapter")
         for parameter, weight in merged.items():
             stored = self.base_layer.get_parameter(parameter)
             self._original[parameter] = stored.detach().clone()
             stored.copy_(weight)
         self.merged = present
         self._cache.clear()
-
-    def _build_merged(self, parameter: str, adapters: tuple[str, ...], *, safe: bool) -> Tensor:
-        weight = self._build(parameter, self._parts(parameter, adapters))
-        if safe and not torch.isfinite(weight).all():
-            where = f"{self.name}.{parameter}"
-            raise MergeError(where, "the merged weight must be finite", "NaN or inf", "Discard this adapter")
-        return weight
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -332,12 +236,12 @@ class AdapterLayer(nn.Module):
         except AttributeError:
             if "base_layer" not in self.__dict__.get("_modules", {}):
                 raise
-        active = self._running()
         if self.sample_names is not None and any(slot.parameter == name for slot in self.slots):
             raise NotRowWiseError(f"{self.name}.{name} is read past the layer")
-        if active and name in self._parameters_of(active):
-            return self._weight(name, active)
-        if active and name == "_qkv_same_embed_dim":
+        changes = self._running()
+        if name in changes.parameters():
+            return self._weight(changes, name)
+        if changes.parts and name == "_qkv_same_embed_dim":
             return False  # read by nn.TransformerEncoderLayer before a fused kernel that would pass the adapters by
         return getattr(self.base_layer, name)
 
@@ -353,6 +257,8 @@ def weight_spec(layer: nn.Module, slot: WeightSlot, name: str) -> WeightSpec:
     return WeightSpec(where, shape, slot.groups)
 
 
-def _fingerprint(tensor: Tensor) -> tuple[int, int] | None:
-    """Return what changes when a tensor's values do, or None where torch does not count changes."""
-    return None if tensor.is_inference() else (tensor.data_ptr(), tensor._version)
+def _fingerprint(source: Any) -> Any:
+    """Return what changes when a value or a tensor's values do, or None where torch does not count changes."""
+    if not isinstance(source, Tensor):
+        return source
+    return None if source.is_inference() else (source.data_ptr(), source._version)

@@ -1,16 +1,13 @@
 """One batch, several adapters: the frozen layer runs once, and each adapter's change is added to its own rows."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
+from shared_peft.changes import Changes
 from shared_peft.errors import AdapterError
-
-if TYPE_CHECKING:
-    from shared_peft.layer import AdapterLayer
 
 BASE = "__base__"
 
@@ -41,30 +38,26 @@ def joined_rows(parts: list[Any], order: list[Tensor]) -> Any:
     return joined[torch.cat(order).argsort().to(joined.device)]
 
 
-def run_rows(layer: "AdapterLayer", x: Tensor, names: Sequence[str]) -> Tensor:
-    """Run an adapted layer whose first dimension is the batch with one adapter for each sample.
+def run_rows(  # noqa: PLR0913  (what a layer is, and what it got)
+    where: str, layer: nn.Module, changes: Mapping[str, Changes], x: Tensor, names: Sequence[str], *, training: bool
+) -> Tensor:
+    """Run a layer whose first dimension is the batch with one adapter for each sample.
 
     Args:
-        layer: a layer whose frozen one is plain: its output is linear in its weight, sample by sample.
+        where: the layer's name.
+        layer: the frozen layer, a plain one: its output is linear in its weight, sample by sample.
+        changes: what each adapter changes; others mean the frozen layer.
         x: the input, shape (samples, ...).
-        names: adapter of each sample; names the layer does not have mean the frozen layer.
+        names: adapter of each sample.
+        training: whether dropout drops.
 
     Raises:
         NotRowWiseError: the input's first dimension is not the batch.
     """
     if x.shape[0] != len(names):
-        raise NotRowWiseError(f"{layer.name} got {x.shape[0]} rows for {len(names)} samples")
-    output = layer.base_layer(x)
+        raise NotRowWiseError(f"{where} got {x.shape[0]} rows for {len(names)} samples")
+    output = layer(x)
     for name, rows in rows_of(names, x.device):
-        own_input, own_output = x[rows], output[rows]
-        changes = [
-            layer._change(name, slot, method, _dropped(own_input, method.dropout, layer.training), own_output)
-            for slot, method in layer.methods(name)
-        ]
-        if changes:
-            output = output.index_add(0, rows, torch.stack(changes).sum(0).to(output.dtype))
+        if name in changes:
+            output = output.index_add(0, rows, changes[name].of_input(x[rows], output[rows], training=training))
     return output
-
-
-def _dropped(x: Tensor, dropout: float, training: bool) -> Tensor:  # noqa: FBT001  (as in functional.dropout)
-    return functional.dropout(x, dropout, training) if x.is_floating_point() else x
