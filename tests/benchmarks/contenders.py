@@ -4,6 +4,7 @@ Every contender turns a fresh model into one that trains about as many values as
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ def ours_flora(make: Callable[[], nn.Module], budget: int) -> nn.Module:
 def ours_on_their_layers(make: Callable[[], nn.Module], budget: int) -> nn.Module:
     """LoRA on the layers that the library beside it can adapt too."""
     model = make().eval()
-    config = LoraConfig(target_modules=dense_layers(model))
+    config = lora_config(model, names=dense_layers(model))
     return get_peft_model(model, largest_rank(model, config, budget)).train()
 
 
@@ -145,16 +146,13 @@ def dense_layers(model: nn.Module) -> list[str]:
     return [name for name in every_layer(model) if getattr(model.get_submodule(name), "groups", 1) == 1]
 
 
-def lora_config(model: nn.Module, rank: int = 8) -> LoraConfig:
-    """Return LoRA on every convolution and linear layer, the rank lowered where the weight allows no more."""
-    ranks = {}
-    for name in every_layer(model):
-        weight: Any = model.get_submodule(name).weight
-        largest = min(weight.shape[0], weight[0].numel())
-        ranks |= {name.replace(".", r"\."): largest} if largest < LARGEST_RANK else {}
-    return LoraConfig(
-        r=rank, target_modules=every_layer(model), rank_pattern={k: min(rank, v) for k, v in ranks.items()}
-    )
+def lora_config(model: nn.Module, rank: int = 8, names: list[str] | None = None) -> LoraConfig:
+    """Return LoRA on these layers, by default all; a small weight keeps ``rank``, or the most it allows."""
+    names = every_layer(model) if names is None else names
+    shapes: dict[str, Any] = {name: model.get_submodule(name).weight.shape for name in names}
+    most = {name: min(shape[0], math.prod(shape[1:])) for name, shape in shapes.items()}
+    small = {name.replace(".", r"\."): min(rank, largest) for name, largest in most.items() if largest < LARGEST_RANK}
+    return LoraConfig(r=rank, target_modules=names, rank_pattern=small)
 
 
 def default_budget(make: Callable[[], nn.Module]) -> int:
