@@ -8,8 +8,9 @@ same weight. The factors' gradients come from one of two sources:
 - the full weight's gradient, then projected: cheaper where the weight is small or grouped.
 
 Either way no output of full width is written beside the layer's own. W + dW is built again in the backward rather than
-kept, unless it is small beside the input: keeping it would double the memory of the weights. Wide maps are always the
-right operand of a matrix product with a narrow left one: on CPUs the other order is several times slower.
+kept, unless it is small beside the input: keeping it would double the memory of the weights. A linear layer with few
+rows for its size does without: there the products of narrow maps are added to the output in place. Wide maps are always
+the right operand of a matrix product with a narrow left one: on CPUs the other order is several times slower.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from shared_peft import depthwise, pointwise
 from shared_peft.factors import Factors
+from shared_peft.paths import builds
 from shared_peft.recompute import maker_of
 
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -77,7 +79,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors, *, 
         factors: dW, without kernel modes.
         whole: take the factors' gradients from the full weight's.
     """
-    return _with_type(_FactoredLinear, x, weight, bias, factors.without_in_factor(), (whole, maker_of(x)))
+    factors = factors.without_in_factor()
+    frozen_core = not factors.core.requires_grad
+    if frozen_core or not (whole or builds(weight.shape, factors.core.shape[0], x.numel() // x.shape[-1])):
+        return _with_type(_AddedLinear, x, weight, bias, factors, (None if frozen_core else maker_of(x),))
+    return _with_type(_FactoredLinear, x, weight, bias, factors, (whole, maker_of(x)))
 
 
 def convolution(  # noqa: PLR0913  (a convolution's operands)
@@ -132,7 +138,7 @@ def _correlate(narrow: Tensor, wide: Tensor) -> Tensor:
 
 
 class _FactoredLinear(torch.autograd.Function):
-    """x (W + core^T out_factor^T) + b; W and the factors are kept, and of x what the factors' gradients need."""
+    """x (W + core^T out_factor^T) + b; only x, W and the factors are kept."""
 
     @staticmethod
     def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
@@ -146,29 +152,25 @@ class _FactoredLinear(torch.autograd.Function):
         whole: bool,
         make: Any,
     ) -> Tensor:
-        frozen_core = not ctx.needs_input_grad[3]
-        ctx.whole, ctx.make = whole and not frozen_core, None if frozen_core else make
-        kept = None if ctx.make else _narrow_rows(core, x) if frozen_core else x
+        ctx.whole, ctx.make = whole, make
         changed = _changed_weight(weight, Factors(core, out_factor), x.dtype)
-        ctx.save_for_backward(kept, weight, core, out_factor, changed if _is_small(changed, x) else None)
+        kept = changed if _is_small(changed, x) else None
+        ctx.save_for_backward(None if make else x, weight, core, out_factor, kept)
         return functional.linear(x, changed, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        kept, weight, core, out_factor, changed = ctx.saved_tensors
-        wide_out = gradient.reshape(-1, gradient.shape[-1])
-        to_input = to_bias = to_core = None
+        x, weight, core, out_factor, changed = ctx.saved_tensors
+        wide_out = _rows(gradient)
+        to_input = to_bias = None
         if ctx.needs_input_grad[0]:
             if changed is None:
                 changed = _changed_weight(weight, Factors(core, out_factor), gradient.dtype)
             to_input = (wide_out @ changed).view(*gradient.shape[:-1], -1)
         if ctx.needs_input_grad[2]:
             to_bias = wide_out.sum(0)
-        if not ctx.needs_input_grad[3]:
-            return to_input, None, to_bias, None, (kept @ wide_out).mT.to(out_factor.dtype), None, None, None
-        x = kept if ctx.make is None else ctx.make().to(gradient.dtype)
-        wide_in = x.reshape(-1, x.shape[-1])
+        wide_in = _rows(ctx.make().to(gradient.dtype) if x is None else x)
         if ctx.whole:
             to_core, to_out_factor, _ = _projected(wide_out.mT @ wide_in, core, out_factor, None)
         else:
@@ -177,9 +179,46 @@ class _FactoredLinear(torch.autograd.Function):
         return to_input, None, to_bias, to_core, to_out_factor, None, None, None
 
 
+class _AddedLinear(torch.autograd.Function):
+    """x W^T + b, and out_factor (core x) added in place; x is kept only where the core is trained."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917  (torch passes tensors one by one)
+        ctx: Any, x: Tensor, weight: Tensor, bias: Any, core: Tensor, out_factor: Tensor, _: None, make: Any
+    ) -> Tensor:
+        narrow_in = _narrow_rows(core, x)
+        ctx.make, kept = make, x if ctx.needs_input_grad[3] and make is None else None
+        ctx.save_for_backward(kept, weight, core, out_factor, narrow_in)
+        output = functional.linear(_rows(x), weight.to(x.dtype), bias)
+        output.addmm_(narrow_in.mT, out_factor.to(x.dtype).mT)
+        return output.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, weight, core, out_factor, narrow_in = ctx.saved_tensors
+        wide_out = _rows(gradient)
+        narrow_out = _narrow_rows(out_factor.mT, wide_out)
+        to_input = to_bias = to_core = None
+        if ctx.needs_input_grad[0]:
+            to_input = wide_out @ weight.to(gradient.dtype)
+            to_input.addmm_(narrow_out.mT, core.to(gradient.dtype))
+            to_input = to_input.view(*gradient.shape[:-1], -1)
+        if ctx.needs_input_grad[2]:
+            to_bias = wide_out.sum(0)
+        if ctx.needs_input_grad[3]:
+            wide_in = _rows(ctx.make().to(gradient.dtype) if x is None else x)
+            to_core = (narrow_out @ wide_in).to(core.dtype)
+        return to_input, None, to_bias, to_core, (narrow_in @ wide_out).mT.to(out_factor.dtype), None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
 def _narrow_rows(matrix: Tensor, x: Tensor) -> Tensor:
     """Map the last dimension: matrix (rank, channels), x (..., channels) -> (rank, rows)."""
-    return matrix.to(x.dtype) @ x.reshape(-1, x.shape[-1]).mT
+    return matrix.to(x.dtype) @ _rows(x).mT
 
 
 class _FactoredConvolution(torch.autograd.Function):

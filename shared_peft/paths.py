@@ -53,19 +53,37 @@ def path_costs(weight_shape: tuple[int, ...], factors: Factors, before: int, aft
         after: positions of the output, batch included.
     """
     out, channels_in = weight_shape[:2]
-    weight = math.prod(weight_shape)
-    rank_out = factors.core.shape[0]
+    rank = factors.core.shape[0]
     wide_in, wide_out = before * channels_in, after * out  # values of the input and the output
-    build = weight * (rank_out + READ + WRITE)
+    build = _build(weight_shape, rank)
     pointwise = math.prod(weight_shape[2:]) == 1
     if factors.in_factor is not None and not pointwise:
         rank_in = factors.in_factor.shape[0]
     else:
-        rank_in = rank_out if pointwise else 0  # a kernel without in-factor reads the input itself
+        rank_in = rank if pointwise else 0  # a kernel without in-factor reads the input itself
     core = 0 if pointwise else NARROW * after * factors.core.numel()
-    to_narrow = wide_out * (rank_out + READ) + wide_in * (rank_in + READ)
+    to_narrow = wide_out * (rank + READ) + wide_in * (rank_in + READ)
+    factored = 2 * to_narrow + (3 if factors.in_factor is not None else 2) * core + 2 * build
+    if len(weight_shape) == 2:  # noqa: PLR2004  (a linear layer)
+        factored = min(factored, _added(weight_shape, rank, after))
     return PathCosts(
-        weight=after * weight + READ * (wide_in + wide_out) + 3 * build,
+        weight=after * math.prod(weight_shape) + READ * (wide_in + wide_out) + 3 * build,
         activation=3 * (to_narrow + core) + 2 * WRITE * (wide_in + wide_out) + CALLS,
-        factored=2 * to_narrow + (3 if factors.in_factor is not None else 2) * core + 2 * build + CALLS,
+        factored=factored + CALLS,
     )
+
+
+def builds(weight_shape: tuple[int, ...], rank: int, rows: int) -> bool:
+    """Tell whether a linear layer's factored path does better with W + dW than with products added in place."""
+    built = 2 * rows * sum(weight_shape) * (rank + READ) + 2 * _build(weight_shape, rank)
+    return built <= _added(weight_shape, rank, rows)
+
+
+def _build(weight_shape: tuple[int, ...], rank: int) -> float:
+    """Return the cost of W + dW: (r + READ + WRITE) W."""
+    return math.prod(weight_shape) * (rank + READ + WRITE)
+
+
+def _added(weight_shape: tuple[int, ...], rank: int, rows: int) -> float:
+    """Return the cost of products added in place: three, and one more reading of both wide maps."""
+    return rows * sum(weight_shape) * (3 * rank + 4 * READ)

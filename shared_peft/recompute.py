@@ -37,7 +37,7 @@ def _gelu(node: Any) -> Tensor:
 @PRODUCERS.register("NativeLayerNormBackward0")
 def _layer_norm(node: Any) -> Tensor:
     x = node._saved_input
-    normal = (x - node._saved_result1) * node._saved_result2
+    normal = (x - node._saved_result1).mul_(node._saved_result2)
     if node._saved_weight is not None:
-        normal = normal * node._saved_weight
-    return (normal if node._saved_bias is None else normal + node._saved_bias).to(x.dtype)
+        normal.mul_(node._saved_weight)
+    return (normal if node._saved_bias is None else normal.add_(node._saved_bias)).to(x.dtype)
