@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from shared_peft import depthwise, pointwise
 from shared_peft.factors import Factors
@@ -156,7 +155,7 @@ class _FactoredLinear(torch.autograd.Function):
         changed = _changed_weight(weight, Factors(core, out_factor), x.dtype)
         kept = changed if _is_small(changed, x) else None
         ctx.save_for_backward(None if make else x, weight, core, out_factor, kept)
-        return functional.linear(x, changed, bias)
+        return _linear(x, changed, bias)
 
     @staticmethod
     @once_differentiable
@@ -189,9 +188,9 @@ class _AddedLinear(torch.autograd.Function):
         narrow_in = _narrow_rows(core, x)
         ctx.make, kept = make, x if ctx.needs_input_grad[3] and make is None else None
         ctx.save_for_backward(kept, weight, core, out_factor, narrow_in)
-        output = functional.linear(_rows(x), weight.to(x.dtype), bias)
-        output.addmm_(narrow_in.mT, out_factor.to(x.dtype).mT)
-        return output.view(*x.shape[:-1], -1)
+        output = _linear(x, weight.to(x.dtype), bias)
+        output.view(-1, output.shape[-1]).addmm_(narrow_in.mT, out_factor.to(x.dtype).mT)
+        return output
 
     @staticmethod
     @once_differentiable
@@ -210,6 +209,17 @@ class _AddedLinear(torch.autograd.Function):
             wide_in = _rows(ctx.make().to(gradient.dtype) if x is None else x)
             to_core = (narrow_out @ wide_in).to(core.dtype)
         return to_input, None, to_bias, to_core, (narrow_in @ wide_out).mT.to(out_factor.dtype), None, None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b as no view of another tensor, so that an activation may write over it."""
+    output = x.new_empty(*x.shape[:-1], weight.shape[0])
+    rows = output.view(-1, weight.shape[0])
+    if bias is None:
+        torch.mm(_rows(x), weight.mT, out=rows)
+    else:
+        torch.addmm(bias, _rows(x), weight.mT, out=rows)
+    return output
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -227,6 +227,24 @@ def test_the_model_takes_the_cheapest_path_and_says_so() -> None:
         assert status.reason.startswith(f"{chosen}: cheapest of weight ")
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (2, 3, 9)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("built", [False, True])
+def test_an_activation_may_write_over_the_output(
+    shape: tuple[int, ...],
+    bias: bool,  # noqa: FBT001
+    built: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(factored, "builds", lambda *_: built)
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Linear(9, 7, bias=bias), nn.ReLU(inplace=True)), LoraConfig(r=2)).double()
+    fill_randomly(model)
+    x = torch.randn(shape, dtype=torch.float64)
+    for got, wanted in zip(gradients(model, x, "factored"), gradients(model, x, "weight"), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 class Block(nn.Module):
     """A norm, a layer, an activation and a layer, as in every transformer."""
 
