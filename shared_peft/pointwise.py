@@ -34,11 +34,13 @@ def pays(x: Tensor, geometry: Any, kernel: torch.Size) -> bool:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return the convolution of ``x`` with ``weight``, shape (out, in, 1, ...)."""
-    output = torch.bmm(weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2))
+    """Return the convolution of ``x`` with ``weight``, shape (out, in, 1, ...), as no view of another tensor."""
+    output = x.new_empty(x.shape[0], weight.shape[0], *x.shape[2:])
+    maps = output.view(*output.shape[:2], -1)
+    torch.bmm(weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2), out=maps)
     if bias is not None:
-        output += bias[:, None]
-    return output.unflatten(2, x.shape[2:])
+        maps += bias[:, None]
+    return output
 
 
 def backward(

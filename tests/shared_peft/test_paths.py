@@ -245,6 +245,23 @@ def test_an_activation_may_write_over_the_output(
         torch.testing.assert_close(got, wanted)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_activation_may_write_over_a_convolutions_output(
+    bias: bool,  # noqa: FBT001
+    kernel: int,
+    groups: int,
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, kernel, bias=bias, groups=groups)
+    model = get_peft_model(nn.Sequential(layer, nn.ReLU(inplace=True)), LoraConfig(r=2))
+    fill_randomly(model)
+    x = torch.randn(2, 4, 17, 17)
+    for got, wanted in zip(gradients(model, x, "factored"), gradients(model, x, "weight"), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
 class Block(nn.Module):
     """A norm, a layer, an activation and a layer, as in every transformer."""
 
