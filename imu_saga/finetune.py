@@ -16,8 +16,8 @@ from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import METHODS, PeftModel, get_peft_model
-from shared_peft.directions_report import config_for_run
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
+from shared_peft.run_config import config_for_run
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
 
 PLAIN_METHODS = ("full", "head", "scratch")

@@ -97,7 +97,7 @@ def adapt(
             raise ConfigError(f"method {method!r}", "takes no adapter fields and no budget", got, fix)
         return _without_adapter(backbone, train_all=method == FULL)
     from shared_peft import get_peft_model  # noqa: PLC0415
-    from shared_peft.directions_report import config_for_run  # noqa: PLC0415
+    from shared_peft.run_config import config_for_run  # noqa: PLC0415
 
     with_head = {name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")}
     wanted = {**fields, **with_head}

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from deploy import EXPORT_TARGETS, export_model
 from deploy.targets import ExportTarget, Written
 from shared_peft import METHODS, get_peft_model
-from shared_peft.directions_report import config_for_run
+from shared_peft.run_config import config_for_run
 from shared_peft.training import TrainedModel
 from tests.deploy.toys import ConvNet, SequenceNet, trained_toy
 
