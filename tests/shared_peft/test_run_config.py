@@ -1,5 +1,7 @@
 """What a training run asks of a method's configuration."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
