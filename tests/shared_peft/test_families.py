@@ -48,8 +48,13 @@ def test_the_check_sees_a_merge_that_goes_wrong(monkeypatch: pytest.MonkeyPatch)
     from shared_peft.layer import AdapterLayer
 
     built = build_smallest("resnet")
-    right = AdapterLayer._build_merged
-    monkeypatch.setattr(AdapterLayer, "_build_merged", lambda *args, **options: 1.01 * right(*args, **options))
+    right = AdapterLayer.merge
+
+    def wrong(layer: AdapterLayer, *args: object, **options: object) -> None:
+        right(layer, *args, **options)  # type: ignore[arg-type]
+        layer.base_layer.weight.data.mul_(1.01)
+
+    monkeypatch.setattr(AdapterLayer, "merge", wrong)
     with pytest.raises(FamilyError, match="merged must equal adapted"):
         check_family(built, "lora")
     monkeypatch.undo()
