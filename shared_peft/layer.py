@@ -11,7 +11,7 @@ from shared_peft.errors import AdapterError, MergeError, TargetError
 from shared_peft.factors import Factors
 from shared_peft.layer_kind import WeightSlot, kind_of
 from shared_peft.method import AdapterMethod, WeightSpec
-from shared_peft.paths import Path, PathCosts
+from shared_peft.paths import CALLS, Path, PathCosts
 from shared_peft.sample_rows import NotRowWiseError, run_rows
 
 ChosenPath = Path | Literal["auto"]
@@ -146,7 +146,10 @@ class AdapterLayer(nn.Module):
             return "weight", None
         path = self._path_for(args[0], factors, chain=chain, fused=fused)
         trained = factors.core.requires_grad or factors.out_factor.requires_grad
-        return path, factors if fused and trained and path != "activation" and not self._base_is_trained() else None
+        tiny = path == "weight" and self.costs is not None and self.costs.weight < CALLS  # autograd's own is as fast
+        if not fused or not trained or tiny or path == "activation" or self._base_is_trained():
+            return path, None
+        return path, factors
 
     def _path_for(self, x: Tensor, factors: Factors, *, chain: bool, fused: bool) -> Path:
         """Return the wanted path, or the one with the least work in training."""

@@ -129,6 +129,7 @@ def test_pointwise_convolutions_of_large_maps_are_matrix_products_with_the_same_
     x = torch.randn(3, 5, 15, 16)
     used = []
     original = pointwise.convolve
+    monkeypatch.setattr("shared_peft.layer.CALLS", 0)  # these layers are tiny
     monkeypatch.setattr(pointwise, "convolve", lambda *args: used.append(1) or original(*args))
     for method, path in (("lora", "factored"), ("flora", "auto")):
         model = get_peft_model(nn.Sequential(nn.Conv2d(5, 7, 1, bias=bias)), config_for(method))
@@ -150,6 +151,7 @@ def test_depthwise_layers_with_large_kernels_train_with_the_fast_gradient(
     x = torch.randn(2, 6, 9, 9)
     used = []
     original = depthwise.weight_gradient
+    monkeypatch.setattr("shared_peft.layer.CALLS", 0)  # these layers are tiny
     monkeypatch.setattr(depthwise, "weight_gradient", lambda *args: used.append(1) or original(*args))
     fast = gradients(model, x, "auto")
     plain = gradients(model, x, "weight")
@@ -217,6 +219,16 @@ def test_the_cheapest_path_follows_ranks_and_positions() -> None:
     full = Factors(torch.zeros(16, 16), torch.zeros(16, 16))
     assert path_costs((16, 16), full, 4096, 4096).cheapest == "weight"
     assert "factored: cheapest of weight 3," in str(PathCosts(3e6, 2e6, 1e6))
+
+
+def test_tiny_layers_are_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    original = factored.convolution
+    monkeypatch.setattr(factored, "convolution", lambda *args, **options: used.append(1) or original(*args, **options))
+    model = get_peft_model(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)), LoraConfig(r=2)).train()
+    for size, wanted in ((4, []), (64, [1])):
+        model(torch.randn(32, 8, size, size))
+        assert used == wanted
 
 
 def test_the_model_takes_the_cheapest_path_and_says_so() -> None:
