@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from imu_saga.recording import IMU_CHANNELS, Recording
+from imu_saga.recording import IMU_CHANNELS, Gravity, Recording
 from shared_peft.config import from_json
 from shared_peft.errors import DataError
 from shared_peft.registry import Registry
@@ -16,7 +16,8 @@ class ImuDataset(abc.ABC):
 
     Class attributes say what holds for every option: the registered ``name``, the ``title``, the ``licence``, the
     official download page ``url``, the ``placements`` it knows, the ``channels`` it can give, the ``native_rate_hz``
-    (nominal; None where the file decides) and whether ``read`` needs a folder (``needs_root``).
+    (nominal; None where the file decides), whether ``read`` needs a folder (``needs_root``), and whether the
+    accelerometer still measures ``gravity``.
     """
 
     name: ClassVar[str]
@@ -27,6 +28,7 @@ class ImuDataset(abc.ABC):
     native_rate_hz: ClassVar[float | None]
     channels: ClassVar[tuple[str, ...]] = IMU_CHANNELS
     needs_root: ClassVar[bool] = True
+    gravity: ClassVar[Gravity] = "kept"
 
     @abc.abstractmethod
     def class_names(self, root: Path | None = None) -> tuple[str, ...]:

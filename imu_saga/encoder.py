@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from imu_saga.recording import Gravity
+from imu_saga.windows import WindowSet
 from shared_peft.config import from_json
 from shared_peft.errors import DataError
 from shared_peft.registry import Registry
@@ -23,11 +25,18 @@ class InputSpec:
         channels: channel names in order; acc_* in [m/s^2], gyro_* in [rad/s].
         rate_hz: sampling rate [Hz].
         samples: samples in a window.
+        gravity: whether the accelerometer still measures gravity.
     """
 
     channels: tuple[str, ...]
     rate_hz: float
     samples: int
+    gravity: Gravity = "kept"
+
+    @classmethod
+    def of(cls, windows: WindowSet) -> "InputSpec":
+        """Return what these windows look like."""
+        return cls(windows.channels, float(windows.rate_hz), windows.x.shape[1], windows.gravity)
 
     @property
     def seconds(self) -> float:
@@ -37,7 +46,9 @@ class InputSpec:
     @property
     def units(self) -> tuple[str, ...]:
         """Unit of every channel."""
-        return tuple({"acc": "m/s^2", "gyro": "rad/s"}.get(name.split("_")[0], "SI") for name in self.channels)
+        return tuple(
+            {"acc": "m/s^2", "gyro": "rad/s", "mag": "uT"}.get(name.split("_")[0], "SI") for name in self.channels
+        )
 
 
 class Encoder(nn.Module, ABC):

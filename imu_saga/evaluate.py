@@ -20,6 +20,7 @@ def check_fits(windows: WindowSet, run: TrainedModel) -> None:
     pairs = (
         ("rate_hz", wanted["rate_hz"], float(windows.rate_hz), f"--rate-hz {wanted['rate_hz']:g}"),
         ("samples", wanted["samples"], windows.x.shape[1], f"--seconds {wanted['seconds']:g}"),
+        ("gravity", wanted["gravity"], windows.gravity, f"--gravity {wanted['gravity']}"),
         ("channels", list(wanted["channels"]), list(windows.channels), "those channels"),
         ("classes", list(run.classes), list(windows.classes), "the data the run was trained for"),
     )

@@ -143,7 +143,7 @@ def finetune(
     if len(np.unique(windows.labels)) < 2:
         must = "labelled windows must cover at least 2 classes"
         raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
-    spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1])
+    spec = InputSpec.of(windows)
     name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
     classifier.calibrate(torch.from_numpy(windows.x))
     model = attach_method(classifier, config)

@@ -101,7 +101,7 @@ def pretrain(
         raise DataError("pretrain", "there must be at least 2 windows", len(windows), "Add recordings, or cut shorter")
     weights = normalised_weights(config.weights)
     torch.manual_seed(config.seed)
-    spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1])
+    spec = InputSpec.of(windows)
     name, model = _build(config, spec, start)
     every = max(1, config.steps // 20)
     training = TrainConfig(

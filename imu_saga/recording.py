@@ -1,6 +1,7 @@
 """Recording: one uninterrupted, uniformly sampled stretch of one device on one person, in SI units."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -9,12 +10,14 @@ from shared_peft.errors import DataError
 UNLABELLED = -1
 ACC_CHANNELS = ("acc_x", "acc_y", "acc_z")
 GYRO_CHANNELS = ("gyro_x", "gyro_y", "gyro_z")
+MAG_CHANNELS = ("mag_x", "mag_y", "mag_z")
 IMU_CHANNELS = ACC_CHANNELS + GYRO_CHANNELS
+Gravity = Literal["kept", "removed"]
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A uniformly sampled recording in SI units (acc [m/s^2], gyro [rad/s]).
+    """A uniformly sampled recording in SI units (acc [m/s^2], gyro [rad/s], mag [uT]).
 
     Args:
         signal: (samples, channels) float32, finite everywhere; gaps are filled and marked in ``valid``.
@@ -27,6 +30,7 @@ class Recording:
         placement: where the device was worn.
         dataset: the data set's name.
         start_s: time of the first sample [s] on the session's clock.
+        gravity: whether the accelerometer still measures gravity.
 
     Raises:
         DataError: a shape, type or value that cannot be a recording.
@@ -49,6 +53,7 @@ class Recording:
     placement: str
     dataset: str
     start_s: float = 0.0
+    gravity: Gravity = "kept"
 
     def __post_init__(self) -> None:
         self._check_signal()

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from imu_saga.datasets import open_dataset
+from imu_saga.gravity import remove_gravity
+from imu_saga.recording import Gravity
 from imu_saga.resample import resample_all
 from imu_saga.splits import Split, check_apart, subject_split
 from imu_saga.windows import LabelRule, WindowReport, WindowSet, cut_windows
@@ -17,7 +19,7 @@ class DataOptions:
     """Which recordings, and how they are cut."""
 
     data: str = "synthetic"
-    """Data set: synthetic, sp_sw_har, sisfall, or csv for your own files."""
+    """Data set: synthetic, csv for your own files, or one of those the README lists."""
     root: Path | None = None
     """Folder of the data set, or a csv file."""
     data_options: tuple[str, ...] = ()
@@ -30,6 +32,8 @@ class DataOptions:
     """Part of a window shared with the next in training, in [0, 1)."""
     label_rule: LabelRule = "all_same"
     """When a window gets a label: all samples agree, or a majority."""
+    gravity: Gravity = "kept"
+    """kept, or removed by a causal high-pass filter."""
     test_fraction: float = 0.25
     """Part of the subjects held out of everything."""
     split_seed: int = 0
@@ -73,6 +77,8 @@ def load_windows(options: DataOptions, *, unlabelled: bool = False) -> tuple[Win
     """
     dataset = open_dataset(options.data, parsed_options(options.data_options))
     recordings = resample_all(dataset.read(options.root), options.rate_hz)
+    if options.gravity == "removed":
+        recordings = [remove_gravity(recording) for recording in recordings]
     windows, report = cut_windows(
         recordings,
         dataset.class_names(options.root),

@@ -94,7 +94,7 @@ def preprocessing(card: ModelCard) -> dict[str, Any]:
         "samples": card.input.samples,
         "channels": list(card.input.channels),
         "units": list(card.input.units),
-        "gravity": "kept",
+        "gravity": card.input.gravity,
         "layout": "(batch, samples, channels)",
         "scale": "inside the model: feed SI units as they are",
     }

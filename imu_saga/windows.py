@@ -1,13 +1,13 @@
 """Windows of fixed length cut from recordings, never across two of them, with a report of what was left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from imu_saga.recording import UNLABELLED, Recording
+from imu_saga.recording import UNLABELLED, Gravity, Recording
 from shared_peft.errors import DataError
 
 LabelRule = Literal["all_same", "majority"]
@@ -21,7 +21,7 @@ class WindowSet:
         x: (n, L, C) float32, SI units (acc [m/s^2], gyro [rad/s]).
         labels: (n,) int64 indices into ``classes``; -1 where unlabelled.
         subjects: (n,) str.
-        sessions: (n,) str; unique across subjects and placements (the recording's whole address).
+        sessions: (n,) str; the recording's whole address: data set/subject/session/placement.
         placements: (n,) str.
         start_s: (n,) float64, time of each window's first sample [s].
         valid: (n, L) bool, False where a sample was not measured.
@@ -29,6 +29,7 @@ class WindowSet:
         channels: the C channel names.
         rate_hz: samples per second [Hz].
         seconds: a window's duration [s].
+        gravity: whether the accelerometer still measures gravity.
 
     Raises:
         DataError: two fields disagree in length, or a label is outside ``classes``.
@@ -45,6 +46,7 @@ class WindowSet:
     channels: tuple[str, ...]
     rate_hz: float
     seconds: float
+    gravity: Gravity = "kept"
 
     def __post_init__(self) -> None:
         if self.x.ndim != 3 or self.x.shape[2] != len(self.channels):
@@ -68,7 +70,8 @@ class WindowSet:
 
     def subset(self, rows: np.ndarray) -> "WindowSet":
         """Return the windows chosen by ``rows``: (k,) integer positions, or (n,) bool."""
-        return WindowSet(
+        return replace(
+            self,
             x=self.x[rows],
             labels=self.labels[rows],
             subjects=self.subjects[rows],
@@ -76,11 +79,13 @@ class WindowSet:
             placements=self.placements[rows],
             start_s=self.start_s[rows],
             valid=self.valid[rows],
-            classes=self.classes,
-            channels=self.channels,
-            rate_hz=self.rate_hz,
-            seconds=self.seconds,
         )
+
+    @property
+    def datasets(self) -> np.ndarray:
+        """(n,) str, the data set each window comes from: the first part of its session's address."""
+        names, where = np.unique(self.sessions, return_inverse=True)
+        return np.asarray([str(name).partition("/")[0] for name in names], dtype=np.str_)[where]
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,9 @@ def _check_alike(recordings: Sequence[Recording], classes: tuple[str, ...]) -> N
         if recording.channels != first.channels:
             fix = "Select the same channels of every recording"
             raise DataError(recording.where, f"channels must be {first.channels}", recording.channels, fix)
+        if recording.gravity != first.gravity:
+            must = f"gravity must be {first.gravity} as in {first.where}"
+            raise DataError(recording.where, must, recording.gravity, "Remove gravity from all of them")
         if not np.isclose(recording.rate_hz, first.rate_hz, rtol=1e-6, atol=0):
             must = f"rate must be {first.rate_hz:g} Hz as in {first.where}"
             raise DataError(recording.where, must, f"{recording.rate_hz:g} Hz", "Resample to one rate first")
@@ -230,4 +238,5 @@ def _gather(
         channels=first.channels,
         rate_hz=first.rate_hz,
         seconds=length / first.rate_hz,
+        gravity=first.gravity,
     )

@@ -1,7 +1,9 @@
 """The command line of every package: one dataclass a subcommand, a runnable example first, errors not tracebacks."""
 
+import importlib
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ class Command:
         run: called with the filled dataclass.
         summary: one line saying what it does.
         example: a runnable call, shown first in `--help`.
+        place: where it stands in the overview, in the usual order of work.
     """
 
     name: str
@@ -27,6 +30,19 @@ class Command:
     run: Callable[[Any], object]
     summary: str
     example: str
+    place: int = 50
+
+
+def commands_in(package: str, path: Iterable[str]) -> tuple[Command, ...]:
+    """Return the COMMAND of every module of a package, by place and name.
+
+    Args:
+        package: the package's ``__name__``.
+        path: the package's ``__path__``.
+    """
+    modules = [importlib.import_module(f"{package}.{module.name}") for module in pkgutil.iter_modules(path)]
+    found = [module.COMMAND for module in modules if hasattr(module, "COMMAND")]
+    return tuple(sorted(found, key=lambda command: (command.place, command.name)))
 
 
 def run_commands(program: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:

@@ -81,4 +81,5 @@ COMMAND = Command(
     run=run,
     summary="Compare baselines, from scratch, single-level, equal and searched pre-training on the same people.",
     example="python -m imu_saga compare --data sisfall --root FOLDER --out runs/compare",
+    place=50,
 )

@@ -58,4 +58,5 @@ COMMAND = Command(
     run=run,
     summary="Score a run on its held-out people, or on another data set.",
     example="python -m imu_saga evaluate runs/finetune",
+    place=33,
 )

@@ -106,4 +106,5 @@ COMMAND = Command(
     summary="Fine-tune a pre-trained encoder with few labels; test on people it never saw.",
     example="python -m imu_saga finetune --data sisfall --root FOLDER --checkpoint runs/pretrain --shots 10 "
     "--method lora_tsd --out runs/finetune",
+    place=32,
 )

@@ -51,4 +51,5 @@ COMMAND = Command(
     run=run,
     summary="Classify a csv recording window by window.",
     example="python -m imu_saga predict runs/finetune FILE.csv --out predictions.csv",
+    place=40,
 )

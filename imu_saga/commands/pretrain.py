@@ -104,4 +104,5 @@ COMMAND = Command(
     run=run,
     summary="Pre-train an encoder on unlabelled recordings with the four masking levels.",
     example="python -m imu_saga pretrain --data sisfall --root FOLDER --out runs/pretrain",
+    place=30,
 )

@@ -95,4 +95,5 @@ COMMAND = Command(
     run=run,
     summary="Find the four loss weights for a task by Bayesian optimisation.",
     example="python -m imu_saga search --checkpoint runs/pretrain --shots 10 --out runs/search",
+    place=31,
 )

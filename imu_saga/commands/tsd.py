@@ -3,14 +3,13 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
+from imu_saga.picture import new_figure
 from imu_saga.trained import load_run
 from shared_peft.command import Command
 from shared_peft.directions_report import directions_of_run, directions_table, write_directions
-from shared_peft.errors import MissingPackageError
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,10 @@ class TsdOptions:
 
 def run(options: TsdOptions) -> None:
     """Report on the directions of a run and print a line a layer."""
-    figure = _new_figure()
+    figure = new_figure("tsd")
     method, rows = directions_of_run(options.run, load_run(options.run).model)
     write_directions(options.out, method, rows, figure)
     sys.stdout.write(f"{directions_table(rows)}\n{options.out}\n")
-
-
-def _new_figure() -> Any:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[plot]"'
-        raise MissingPackageError("tsd", "package matplotlib must be installed", "none", fix) from error
-    return Figure(layout="constrained")
 
 
 COMMAND = Command(
@@ -46,4 +36,5 @@ COMMAND = Command(
     run=run,
     summary="Show which directions of each weight a LoRA-TSD, LoRA-Dash or LoRA-Init run moved and chose.",
     example="python -m imu_saga tsd runs/lora_tsd --out runs/lora_tsd_directions",
+    place=60,
 )

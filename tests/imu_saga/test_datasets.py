@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imu_saga.datasets import DATASETS, open_dataset
-from imu_saga.recording import UNLABELLED
+from imu_saga.recording import ACC_CHANNELS, GYRO_CHANNELS, UNLABELLED
 from imu_saga.resample import resample_all
 from imu_saga.splits import check_apart, subject_split
 from imu_saga.windows import cut_windows
@@ -36,8 +36,12 @@ def test_reads_its_own_sample_with_two_subjects_or_more(sample):
 
 def test_signals_are_in_si_units(sample):
     for recording in sample[2]:
-        assert 7 < np.median(np.linalg.norm(recording.signal[:, :3], axis=1)) < 15
-        assert np.percentile(np.abs(recording.signal[:, 3:]), 99) < 35
+        acc = recording.signal[:, [name in ACC_CHANNELS for name in recording.channels]]
+        gyro = recording.signal[:, [name in GYRO_CHANNELS for name in recording.channels]]
+        assert recording.gravity == sample[0].gravity
+        length = np.median(np.linalg.norm(acc, axis=1))
+        assert 7 < length < 15 if recording.gravity == "kept" else length < 7
+        assert not gyro.size or np.percentile(np.abs(gyro), 99) < 35
 
 
 def test_labels_are_within_the_classes(sample):
@@ -88,8 +92,8 @@ def test_licence_and_url_are_told(name):
 
 
 def test_unknown_data_set_and_option_are_refused():
-    with pytest.raises(UnknownNameError, match="IMU data set: name must be one of csv, sisfall, sp_sw_har, synthetic"):
-        open_dataset("uci")
+    with pytest.raises(UnknownNameError, match=f"IMU data set: name must be one of {', '.join(DATASETS.names())}"):
+        open_dataset("my_own")
     with pytest.raises(ConfigError, match="data set sisfall: key must be one of falls, labels, source, got 'label'"):
         open_dataset("sisfall", {"label": "groups"})
 

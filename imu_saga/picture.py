@@ -1,0 +1,34 @@
+"""Pictures: a matplotlib figure made only where something is drawn, and written whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+from shared_peft.atomic import replacing
+from shared_peft.errors import MissingPackageError
+
+DOTS_PER_INCH = 120
+
+
+def new_figure(what: str, width_in: float = 8.0, height_in: float = 5.0) -> Any:
+    """Return an empty matplotlib figure with constrained layout.
+
+    Args:
+        what: who draws, for the error message.
+        width_in: width [inches].
+        height_in: height [inches].
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
+    except ImportError as error:
+        fix = 'Run: pip install "saga-peft[plot]"'
+        raise MissingPackageError(what, "package matplotlib must be installed", "none", fix) from error
+    return Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def write_picture(path: Path, figure: Any) -> None:
+    """Write a figure as PNG, SVG or PDF, by the path's suffix."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=DOTS_PER_INCH)
