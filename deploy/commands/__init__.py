@@ -1,6 +1,5 @@
 """The subcommands of `python -m deploy`, one a file."""
 
-from deploy.commands.check import CHECK
-from deploy.commands.export import EXPORT
+from shared_peft.command import commands_in
 
-COMMANDS = (EXPORT, CHECK)
+COMMANDS = commands_in(__name__, __path__)

@@ -29,10 +29,11 @@ def check(config: CheckConfig) -> None:
     )
 
 
-CHECK = Command(
+COMMAND = Command(
     "check",
     CheckConfig,
     check,
     "Verify a bundle's hashes and run its golden sample.",
     "python -m deploy check runs/bundle",
+    place=20,
 )

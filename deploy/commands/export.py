@@ -34,10 +34,11 @@ def export(config: ExportConfig) -> None:
     say(f"{config.out}: {len(manifest.classes)} classes, {size / 1e6:.2f} MB, all gates passed")
 
 
-EXPORT = Command(
+COMMAND = Command(
     "export",
     ExportConfig,
     export,
     "Merge a run's adapter, export it, pass the gates, write a bundle.",
     "python -m deploy export runs/finetune --out runs/bundle",
+    place=10,
 )

@@ -19,4 +19,5 @@ COMMAND = Command(
     summary="Compare methods over several seeds at equal adapter parameters, learning rates tuned per method.",
     example="python -m vision compare --backbone resnet20 --checkpoint resnet20_cifar10.th --data FOLDER "
     "--shots 20 --seeds 5 --out runs/compare",
+    place=40,
 )

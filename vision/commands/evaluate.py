@@ -43,4 +43,5 @@ COMMAND = Command(
     run=run,
     summary="Score a finished run: accuracy, macro-F1, per-class F1, confusion matrix.",
     example="python -m vision evaluate runs/flora --data FOLDER",
+    place=20,
 )

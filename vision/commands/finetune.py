@@ -20,4 +20,5 @@ COMMAND = Command(
     summary="Adapt a pretrained backbone to a folder of images.",
     example="python -m vision finetune --backbone resnet20 --checkpoint resnet20_cifar10.th --data FOLDER "
     "--shots 20 --method flora --out runs/flora",
+    place=10,
 )

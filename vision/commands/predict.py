@@ -39,4 +39,5 @@ COMMAND = Command(
     run=run,
     summary="Classify the images of a folder into a CSV file.",
     example="python -m vision predict runs/flora FOLDER --out predictions.csv",
+    place=30,
 )

@@ -19,4 +19,5 @@ COMMAND = Command(
     run=run,
     summary="Train a backbone from scratch on all images of some classes.",
     example="python -m vision pretrain --backbone small_vit --data digits --classes 0 1 2 3 4 --out runs/small_vit",
+    place=50,
 )

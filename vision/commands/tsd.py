@@ -46,4 +46,5 @@ COMMAND = Command(
     run=run,
     summary="Show which directions of each weight a LoRA-TSD, LoRA-Dash or LoRA-Init run moved and chose.",
     example="python -m vision tsd runs/lora_tsd --out runs/lora_tsd_directions",
+    place=60,
 )
