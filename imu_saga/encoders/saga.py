@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imu_saga.encoder import ENCODERS, Encoder, InputSpec
+from imu_saga.patch_decoder import PatchDecoder
 from shared_peft.errors import ConfigError
 
 TOKENS = 30
@@ -98,20 +99,6 @@ class Block(nn.Module):
         attended = functional.scaled_dot_product_attention(query, key, value)
         h = h + self.proj(attended.transpose(1, 2).flatten(2))
         return h + self.fc2(functional.gelu(self.fc1(self.feed_forward_norm(h))))
-
-
-class PatchDecoder(nn.Module):
-    """Tokens to samples: linear, GELU, linear, unfolded in time and cut to the window's length."""
-
-    def __init__(self, width: int, patch: int, slots: int, samples: int) -> None:
-        super().__init__()
-        self.patch, self.samples = patch, samples
-        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, patch * slots)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return samples in the network's units, shape (windows, samples, slots)."""
-        patches = self.out(functional.gelu(self.hidden(tokens)))
-        return patches.unflatten(2, (self.patch, -1)).flatten(1, 2)[:, : self.samples]
 
 
 def position_features(seconds: Tensor, width: int) -> Tensor:

@@ -97,8 +97,28 @@ def test_battery_refuses_other_windows(name):
 
 
 def test_unknown_encoder_lists_the_names():
-    with pytest.raises(UnknownNameError, match="name must be one of limu, saga, got 'lstm'"):
+    with pytest.raises(UnknownNameError, match=f"name must be one of {', '.join(ENCODERS.names())}, got 'lstm'"):
         build_encoder("lstm", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "samples", "tokens"), [(20.0, 120, 30), (100.0, 100, 25), (20.0, 75, 19), (50.0, 601, 31)]
+)
+def test_resnet1d_reads_any_rate_and_length(rate_hz, samples, tokens):
+    spec = InputSpec(ACC_CHANNELS, rate_hz, samples)
+    encoder = build_encoder("resnet1d", spec)
+    found = encoder(windows(2, spec))
+    assert found.shape == (2, tokens, 96)
+    assert encoder.make_decoder()(found).shape == (2, samples, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"widths": [12]}, "multiples of 8"), ({"kernel": 4}, "kernel must be odd"), ({"patch": 6}, "multiple of 4")],
+)
+def test_resnet1d_refuses_sizes_it_cannot_have(options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_encoder("resnet1d", SPEC, options)
 
 
 @pytest.mark.parametrize(
