@@ -1,7 +1,8 @@
 """Splits that keep people apart, the few labels of a few-shot run, and the check that nothing stands on two sides."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -9,20 +10,33 @@ from imu_saga.recording import UNLABELLED
 from imu_saga.windows import WindowSet
 from shared_peft.errors import DataError
 
+SHOTS = (1, 2, 5, 10, 25, 50, 100)  # labelled windows per class of the few-shot protocol (ours)
+Kind = Literal["window", "sample", "session", "subject", "placement", "dataset"]
+KINDS: tuple[Kind, ...] = ("window", "sample", "session", "subject", "placement", "dataset")
+PEOPLE_APART: tuple[Kind, ...] = ("window", "sample", "session", "subject")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions of windows on two sides.
+    """Positions of windows on two sides, and of people who stand outside both.
 
     Args:
         train: (k,) int64 positions.
         test: (m,) int64 positions.
-        held_out: the subjects on the test side.
+        held_out: names of what the test side has for itself.
+        kind: what these names are: subjects, sessions, placements, data sets or windows.
+        impostors: (i,) int64 positions of people seen neither in training nor in testing.
     """
 
     train: np.ndarray
     test: np.ndarray
     held_out: tuple[str, ...]
+    kind: Kind = "subject"
+    impostors: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.held_out[:20]) + (", ..." if len(self.held_out) > 20 else "")
+        return f"{len(self.held_out)} {self.kind}{'s' * (len(self.held_out) != 1)}: {shown}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +63,19 @@ def subject_split(windows: WindowSet, *, test_fraction: float, seed: int) -> Spl
     Raises:
         DataError: fewer than two subjects, or a fraction outside (0, 1).
     """
-    if not 0 < test_fraction < 1:
-        raise DataError(
-            "test_fraction", "must be in (0, 1)", test_fraction, "Give the part of the subjects to hold out"
-        )
-    subjects = _subjects(windows, 2)
-    count = min(max(1, round(len(subjects) * test_fraction)), len(subjects) - 1)
-    return _held_out(windows, np.random.default_rng(seed).permutation(subjects)[:count])
+    return hold_out(windows, drawn_part(subjects_of(windows, 2), test_fraction, np.random.default_rng(seed)))
+
+
+def drawn_part(names: np.ndarray, fraction: float, generator: np.random.Generator) -> np.ndarray:
+    """Return a random part of 2 names or more, at least one and never all.
+
+    Raises:
+        DataError: a fraction outside (0, 1).
+    """
+    if not 0 < fraction < 1:
+        raise DataError("test_fraction", "must be in (0, 1)", fraction, "Give the part of the subjects to hold out")
+    count = min(max(1, round(len(names) * fraction)), len(names) - 1)
+    return generator.permutation(names)[:count]
 
 
 def group_folds(windows: WindowSet, *, folds: int, seed: int) -> Iterator[Split]:
@@ -71,9 +91,9 @@ def group_folds(windows: WindowSet, *, folds: int, seed: int) -> Iterator[Split]
     """
     if folds < 2:
         raise DataError("folds", "must be 2 or more", folds, "Choose more folds")
-    subjects = np.random.default_rng(seed).permutation(_subjects(windows, folds))
+    subjects = np.random.default_rng(seed).permutation(subjects_of(windows, folds))
     for part in np.array_split(subjects, folds):
-        yield _held_out(windows, part)
+        yield hold_out(windows, part)
 
 
 def leave_one_subject_out(windows: WindowSet) -> Iterator[Split]:
@@ -82,8 +102,8 @@ def leave_one_subject_out(windows: WindowSet) -> Iterator[Split]:
     Raises:
         DataError: fewer than two subjects.
     """
-    for subject in _subjects(windows, 2):
-        yield _held_out(windows, np.asarray([subject]))
+    for subject in subjects_of(windows, 2):
+        yield hold_out(windows, np.asarray([subject]))
 
 
 def few_shot(
@@ -124,28 +144,67 @@ def labelled_rows(windows: WindowSet, rows: np.ndarray) -> np.ndarray:
     return rows[windows.labels[rows] != UNLABELLED]
 
 
-def check_apart(windows: WindowSet, one: np.ndarray, other: np.ndarray, *, what: str = "split") -> None:
-    """Raise unless no window, raw sample, session or subject stands on both sides.
+def check_apart(
+    windows: WindowSet,
+    one: np.ndarray,
+    other: np.ndarray,
+    *,
+    what: str = "split",
+    kinds: Sequence[Kind] = PEOPLE_APART,
+) -> None:
+    """Raise unless nothing of the ``kinds`` stands on both sides.
 
     Args:
         windows: all windows.
         one: positions on one side.
         other: positions on the other side.
         what: the names of the two sides, for the message ("pre-training and test").
+        kinds: what must be apart: windows, raw samples, sessions, subjects, placements, data sets.
 
     Raises:
         DataError: says what is shared, and names it.
     """
-    shared_windows = np.intersect1d(one, other)
-    if len(shared_windows):
-        raise _leak(what, "window", f"window {int(shared_windows[0])}", len(shared_windows))
-    samples = _overlaps(windows, one, other)
-    if samples:
-        raise _leak(what, "raw sample", samples[0], len(samples))
-    for kind, values in (("session", windows.sessions), ("subject", windows.subjects)):
-        both = np.intersect1d(values[one], values[other])
-        if len(both):
-            raise _leak(what, kind, str(both[0]), len(both))
+    for kind in (kind for kind in KINDS if kind in kinds):
+        shared = _shared(windows, one, other, kind)
+        if shared:
+            named = "raw sample" if kind == "sample" else kind
+            fix = "Split by subject, and cut windows without overlap"
+            got = f"{len(shared)} that do, {shared[0]} first"
+            raise DataError(what, f"no {named} may stand on both sides", got, fix)
+
+
+def occasions(windows: WindowSet) -> np.ndarray:
+    """Return (n,) str, each window's session without its placement: devices worn at once share an occasion."""
+    pairs, where = np.unique(np.stack([windows.sessions, windows.placements], axis=1), axis=0, return_inverse=True)
+    names = [session.removesuffix(f"/{placement}") for session, placement in pairs.tolist()]
+    return np.asarray(names, dtype=np.str_)[where.reshape(-1)]
+
+
+def without_overlap(windows: WindowSet, rows: np.ndarray) -> np.ndarray:
+    """Return those of ``rows`` that share no raw sample with an earlier one kept, in order of time (greedy)."""
+    order = rows[np.lexsort((windows.start_s[rows], windows.sessions[rows]))]
+    kept, session, free_s = [], None, 0.0
+    tolerance = 0.5 / windows.rate_hz
+    for row, here, start_s in zip(order.tolist(), windows.sessions[order], windows.start_s[order], strict=True):
+        if here != session or start_s > free_s - tolerance:
+            kept.append(row)
+            session, free_s = here, start_s + windows.seconds
+    return np.sort(np.asarray(kept, dtype=np.int64))
+
+
+def _shared(windows: WindowSet, one: np.ndarray, other: np.ndarray, kind: Kind) -> list[str]:
+    """Return the names of what stands on both sides."""
+    if kind == "window":
+        return [f"window {row}" for row in np.intersect1d(one, other)]
+    if kind == "sample":
+        return _overlaps(windows, one, other)
+    values = {
+        "session": occasions,
+        "subject": lambda these: these.subjects,
+        "placement": lambda these: these.placements,
+        "dataset": lambda these: these.datasets,
+    }[kind](windows)
+    return np.intersect1d(values[one], values[other]).tolist()
 
 
 def _overlaps(windows: WindowSet, one: np.ndarray, other: np.ndarray) -> list[str]:
@@ -162,12 +221,12 @@ def _overlaps(windows: WindowSet, one: np.ndarray, other: np.ndarray) -> list[st
     return found
 
 
-def _leak(what: str, kind: str, example: str, count: int) -> DataError:
-    fix = "Split by subject, and cut windows without overlap"
-    return DataError(what, f"no {kind} may stand on both sides", f"{count} that do, {example} first", fix)
+def subjects_of(windows: WindowSet, least: int = 1) -> np.ndarray:
+    """Return the subjects' names, sorted.
 
-
-def _subjects(windows: WindowSet, least: int) -> np.ndarray:
+    Raises:
+        DataError: fewer than ``least``.
+    """
     subjects = np.unique(windows.subjects)
     if len(subjects) < least:
         fix = "Add subjects, or name the column that tells them apart"
@@ -175,7 +234,8 @@ def _subjects(windows: WindowSet, least: int) -> np.ndarray:
     return subjects
 
 
-def _held_out(windows: WindowSet, subjects: np.ndarray) -> Split:
+def hold_out(windows: WindowSet, subjects: np.ndarray) -> Split:
+    """Return the split with these subjects' windows on the test side, all others' on the training side."""
     outside = np.isin(windows.subjects, subjects)
     names = tuple(sorted(str(subject) for subject in subjects))
     return Split(np.flatnonzero(~outside), np.flatnonzero(outside), names)
