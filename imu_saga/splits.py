@@ -164,8 +164,8 @@ def check_apart(
     Raises:
         DataError: says what is shared, and names it.
     """
-    for kind in (kind for kind in KINDS if kind in kinds):
-        shared = _shared(windows, one, other, kind)
+    for kind in KINDS:
+        shared = _shared(windows, one, other, kind) if kind in kinds else []
         if shared:
             named = "raw sample" if kind == "sample" else kind
             fix = "Split by subject, and cut windows without overlap"

@@ -29,7 +29,7 @@ class LeavePlacementOut(SplitProtocol):
     test_fraction: float = 0.25
     """Part of the people held out, in (0, 1)."""
     people: Literal["apart", "shared"] = "apart"
-    """shared leaves out the placement only: everyone, and every session worn at several placements, is on both sides."""
+    """shared leaves out the placement only: everyone, and sessions worn at several placements, are on both sides."""
 
     @property
     def apart(self) -> tuple[Kind, ...]:

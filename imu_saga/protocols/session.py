@@ -1,4 +1,4 @@
-"""Protocol `session`: other sessions of the same people, as user identification asks; impostors stand outside (ours)."""
+"""Protocol `session`: other sessions of the same people, for user identification; impostors stand outside (ours)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -8,6 +8,7 @@ import pytest
 
 from imu_saga.commands import COMMANDS
 from imu_saga.datasets import open_dataset
+from imu_saga.encoder import ENCODERS
 from imu_saga.finetune import FinetuneConfig, method_names
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig
@@ -149,7 +150,7 @@ def test_tsd_reports_every_adapted_layer_of_a_run(runs, tmp_path, capsys):
     [
         (("finetune", "--method", "lorra"), f"method must be one of {', '.join(method_names())}, got 'lorra'"),
         (("finetune", "--method", "lora"), "must start from a checkpoint, got none"),
-        (("pretrain", "--encoder", "lstm"), "encoder: name must be one of limu, saga, got 'lstm'"),
+        (("pretrain", "--encoder", "lstm"), f"encoder: name must be one of {', '.join(ENCODERS.names())}, got 'lstm'"),
         (("pretrain", "--weights", "spans=1"), "masking level: name must be one of period, point, sensor, sub_period"),
         (("pretrain", "--weights", "point"), "--weights: must be NAME=VALUE, got 'point'"),
         (
