@@ -14,13 +14,9 @@ from shared_peft.errors import DataError
 # Ours: at most 1e-4 of ripple up to 80 % of the lower Nyquist frequency, and 80 dB of suppression from it on.
 STOPBAND_DB = 80.0
 PASSBAND = 0.8
-TERMS = (
-    250,
-    500,
-    1000,
-    2000,
-)  # largest term of the rational ratio: the first that is exact enough; filters grow with it
+TERMS = (250, 500, 1000, 2000)  # largest term of the rational ratio: the first that is exact enough; filters grow
 MAX_DRIFT = 0.005  # of a sample, from the first sample to the last
+HORIZON = 1_000_000  # samples the drift is kept small for, whatever the length: a stream, too, has one ratio
 
 
 def resample(recording: Recording, rate_hz: float) -> Recording:
@@ -37,18 +33,18 @@ def resample(recording: Recording, rate_hz: float) -> Recording:
     Raises:
         DataError: the rate is not positive, or more than 2000 times higher or lower.
     """
-    up, down = rational_ratio(recording.rate_hz, rate_hz, len(recording), recording.where)
+    up, down = rational_ratio(recording.rate_hz, rate_hz, HORIZON, recording.where)
     if up == down:
         return dataclasses.replace(recording, rate_hz=float(rate_hz))
     values = resample_array(recording.signal, up, down)
-    position = np.arange(len(values)) * (down / up)
-    nearest = np.minimum(np.rint(position).astype(np.int64), len(recording) - 1)
+    made = np.arange(len(values))
+    nearest = np.minimum(np.rint(made * (down / up)).astype(np.int64), len(recording) - 1)
     return dataclasses.replace(
         recording,
         signal=values,
         rate_hz=float(rate_hz),
         labels=recording.labels[nearest],
-        valid=resample_mask(recording.valid, position, reach=max(1.0, down / up)),
+        valid=measured_between(recording.valid, *neighbours(made, up, down)),
     )
 
 
@@ -71,9 +67,8 @@ def resample_array(values: np.ndarray, up: int, down: int) -> np.ndarray:
     """
     if len(values) == 1:  # scipy's antireflect divides by zero on one sample
         return np.repeat(values, -(-up // down), axis=0).astype(np.float32)
-    level = values.mean(axis=0, dtype=np.float64)
-    filtered = sps.resample_poly(values - level, up, down, window=_filter(up, down), padtype="antireflect")
-    return (filtered + level).astype(np.float32)
+    taps = low_pass_taps(up, down)
+    return sps.resample_poly(values.astype(np.float64), up, down, window=taps, padtype="antireflect").astype(np.float32)
 
 
 def rational_ratio(old_hz: float, new_hz: float, samples: int, where: str) -> tuple[int, int]:
@@ -115,16 +110,57 @@ def resample_mask(valid: np.ndarray, position: np.ndarray, *, reach: float) -> n
     Returns:
         (outputs,) bool.
     """
+    return measured_between(
+        valid, np.ceil(position - reach).astype(np.int64), np.floor(position + reach).astype(np.int64)
+    )
+
+
+def neighbours(made: np.ndarray, up: int, down: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and last input sample within one period, the longer of the two, of each output sample.
+
+    Args:
+        made: (outputs,) int64, positions of output samples.
+        up: numerator of the ratio of rates.
+        down: denominator.
+
+    Returns:
+        Two (outputs,) int64 arrays; positions before the first or past the last input sample are possible.
+    """
+    span = max(up, down) if up != down else 0  # in 1 / up of an input sample: whole numbers, no rounding
+    return -((span - made * down) // up), (made * down + span) // up
+
+
+def measured_between(valid: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Tell where all samples from ``first`` to ``last`` are valid; positions outside of the recording do not count.
+
+    Args:
+        valid: (samples,) bool.
+        first: (outputs,) int64.
+        last: (outputs,) int64, inclusive.
+
+    Returns:
+        (outputs,) bool.
+    """
     missing = np.concatenate([[0], np.cumsum(~valid)])
-    first = np.clip(np.ceil(position - reach).astype(np.int64), 0, len(valid) - 1)
-    last = np.clip(np.floor(position + reach).astype(np.int64), 0, len(valid) - 1)
+    first, last = (np.clip(edge, 0, len(valid) - 1) for edge in (first, last))
     return missing[last + 1] == missing[first]
 
 
 @lru_cache(maxsize=64)
-def _filter(up: int, down: int) -> np.ndarray:
-    """Return the low-pass taps, at ``up`` times the input rate, for a ratio in lowest terms."""
+def low_pass_taps(up: int, down: int) -> np.ndarray:
+    """Return the anti-alias filter of a ratio in lowest terms.
+
+    Every output sample uses one branch of it, each ``up``-th tap. Each branch is scaled to sum to 1 / up, so that a
+    constant comes out as itself from the first sample on; unscaled, the branches differ by the filter's ripple.
+
+    Returns:
+        (taps,) float64 at ``up`` times the input rate; odd and symmetric.
+    """
+    if up == down:
+        return np.ones(1)
     width = (1 - PASSBAND) / max(up, down)
-    taps, beta = sps.kaiserord(STOPBAND_DB, width)
+    count, beta = sps.kaiserord(STOPBAND_DB, width)
     cutoff = (1 + PASSBAND) / 2 / max(up, down)
-    return np.asarray(sps.firwin(taps | 1, cutoff, window=("kaiser", beta)))  # type: ignore[arg-type]  (scipy's stub)
+    taps = np.asarray(sps.firwin(count | 1, cutoff, window=("kaiser", beta)))  # type: ignore[arg-type]  (scipy's stub)
+    branches = np.pad(taps, (0, -len(taps) % up)).reshape(-1, up)
+    return (branches / (up * branches.sum(axis=0))).ravel()[: len(taps)]
