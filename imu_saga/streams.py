@@ -90,7 +90,7 @@ def on_one_clock(
     if REFERENCE not in streams:
         fix = "Read the accelerometer's file too"
         raise DataError(where, f"the sensors must include {REFERENCE}", ", ".join(streams) or "none", fix)
-    uniform = {
+    uniform: dict[Sensor, list[Stretch]] = {
         sensor: to_uniform(stream.times_s, stream.values, max_gap_s=max_gap_s, clock=clock, where=f"{where}, {sensor}")
         for sensor, stream in streams.items()
     }
