@@ -1,7 +1,8 @@
 """What vision and imu_saga share in training: the one loop, the run folder, the metrics."""
 
-from shared_peft.training.loop import Batch, TrainConfig, TrainResult, epoch_order, train
+from shared_peft.training.loop import Batch, TrainConfig, TrainResult, train
 from shared_peft.training.metrics import Classification, score_classification
+from shared_peft.training.order import epoch_order
 from shared_peft.training.run import RunFolder, package_versions
 from shared_peft.training.trained import TrainedModel
 

@@ -68,22 +68,6 @@ class TrainResult:
     seconds: float
 
 
-def epoch_order(count: int, batch_size: int, index: int, seed: int) -> torch.Tensor:
-    """Return the row numbers of batch ``index`` when ``count`` rows are reshuffled every epoch.
-
-    A pure function: the same (count, batch_size, index, seed) gives the same rows in any process at any time. The
-    last batch of an epoch that is smaller than ``batch_size`` is dropped unless the whole epoch is one batch.
-
-    Returns:
-        Row numbers, shape (min(batch_size, count),).
-    """
-    per_epoch = max(1, count // batch_size)
-    epoch, position = divmod(index, per_epoch)
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    order = torch.randperm(count, generator=generator)
-    return order[position * batch_size : (position + 1) * batch_size]
-
-
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Return the multiple of the peak learning rate used at ``step`` (0-based), in [0, 1]."""
     if step < config.warmup_steps:
