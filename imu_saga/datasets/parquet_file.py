@@ -1,0 +1,74 @@
+"""A user's own recording as a parquet file, read by pyarrow."""
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from imu_saga.dataset import DATASETS
+from imu_saga.table_recording import Columns, TableDataset, sample_table
+from imu_saga.tables import check_file, columns_of_frame, missing_columns
+from shared_peft.atomic import replacing
+from shared_peft.errors import DataError, MissingPackageError
+
+
+@DATASETS.register("parquet")
+@dataclass(frozen=True)
+class ParquetFile(TableDataset):
+    """One parquet file, or a folder of them, each a session; see TableDataset."""
+
+    name: ClassVar[str] = "parquet"
+    title: ClassVar[str] = "your parquet file, or a folder of parquet files"
+    url: ClassVar[str] = "your own device (no download page: pandas.DataFrame.to_parquet will do)"
+    suffix: ClassVar[str] = "parquet"
+
+    def read_columns(self, path: Path, numbers: Sequence[str], texts: Sequence[str] = ()) -> Columns:
+        """Return the named columns of a parquet file.
+
+        Raises:
+            MissingPackageError: pyarrow is not installed.
+            DataError: a column is missing or no number, or the file is broken.
+        """
+        names = self.column_names(path)
+        missing_columns(path, names, (*numbers, *texts))
+        with _arrow_errors(path):
+            frame = pd.read_parquet(path, engine="pyarrow", columns=list(dict.fromkeys((*numbers, *texts))))
+        return columns_of_frame(frame, path, numbers, texts, first_row=self.first_row)
+
+    def column_names(self, path: Path) -> list[str]:
+        """Return the names of the columns."""
+        _check_package(path)
+        check_file(path)
+        import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
+
+        with _arrow_errors(path):
+            return [str(name) for name in pq.read_schema(path).names]
+
+    def write_sample(self, root: Path) -> None:
+        """Write two files of 20 s in SI units, with labels, at 50 Hz."""
+        _check_package(root)
+        for subject, columns in sample_table().items():
+            with replacing(root / f"{subject}.parquet") as temporary:
+                pd.DataFrame(columns).to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def _check_package(where: Path) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        fix = 'Run: pip install "saga-peft[parquet]"'
+        raise MissingPackageError(where, "package pyarrow must be installed to use parquet", "none", fix)
+
+
+@contextlib.contextmanager
+def _arrow_errors(path: Path) -> Iterator[None]:
+    """Turn pyarrow's complaints about a file into ours."""
+    from pyarrow import ArrowException  # noqa: PLC0415  (an extra)
+
+    try:
+        yield
+    except (ArrowException, OSError, ValueError, MemoryError) as error:
+        came = str(error).strip().split("\n")[0][:200]
+        raise DataError(path, "must be a whole parquet file", came, "Copy or export it again") from error
