@@ -36,7 +36,7 @@ def read_rows(
         between: what stands between two cells: runs of spaces or tabs, or one comma.
         use: the columns wanted, ascending; None for all.
         missing: allow NaN and empty cells; they come back as NaN.
-        fewest: cells a row may end after; the rest come back as NaN. None for whole rows only.
+        fewest: with ``missing``, cells a row may end after; the rest come back as NaN. None for whole rows only.
 
     Returns:
         (rows, columns used) float64, finite but for the missing cells.
@@ -45,7 +45,7 @@ def read_rows(
         DataError: the file is missing, empty or not ASCII, a row has too few or too many cells, or a cell is no number.
     """
     check_file(path)
-    fewest = columns if fewest is None else fewest
+    fewest = fewest if missing and fewest is not None else columns
     _check_widths(path, between, fewest, columns)
     wanted = list(range(columns) if use is None else use)
     try:
@@ -54,7 +54,7 @@ def read_rows(
             sep=r"\s+" if between == "spaces" else ",",
             header=None,
             names=list(range(columns)),
-            usecols=wanted,
+            usecols=None if use is None else wanted,
             dtype=np.float64,
             index_col=False,
             skipinitialspace=True,
@@ -66,7 +66,7 @@ def read_rows(
     except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise _fault(path, between, wanted, missing=missing) from error
     values = frame.to_numpy(dtype=np.float64)
-    bad = (np.abs(values) >= LARGEST) | (np.isnan(values) & (not missing and fewest == columns))
+    bad = (np.abs(values) >= LARGEST) | (np.isnan(values) & (not missing))
     if bad.any():
         raise _fault(path, between, wanted, missing=missing)
     return values
@@ -86,7 +86,7 @@ def _check_widths(path: Path, between: Between, fewest: int, columns: int) -> No
             found = len(_cells(line, between))
             if not fewest <= found <= columns:
                 must = f"must hold {columns} numbers"
-                came = f"{found} in {line[:60].decode('ascii', 'backslashreplace').strip()!r}"
+                came = f"{found} in {line[:60].decode('utf-8', 'replace').strip()!r}"
                 raise DataError(f"{path}, row {number}", must, came, _FIX)
     if not rows:
         raise DataError(path, "must hold at least one row of numbers", "empty lines only", _FIX)
@@ -96,7 +96,7 @@ def _fault(path: Path, between: Between, wanted: list[int], *, missing: bool) ->
     """Return the error for the first cell that is no finite number."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            cells = [cell.strip().decode("ascii", "backslashreplace") for cell in _cells(line, between)]
+            cells = [cell.strip().decode("utf-8", "replace") for cell in _cells(line, between)]
             for column in (index for index in wanted if line.strip() and index < len(cells)):
                 known = _NUMBER.fullmatch(cells[column]) and abs(float(cells[column])) < LARGEST
                 if not (known or (missing and cells[column] in MISSING)):

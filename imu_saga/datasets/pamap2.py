@@ -102,6 +102,10 @@ class Pamap2(ImuDataset):
         wanted = ACC_16G + GYRO + (MAG if self.magnetometer else ())
         columns = [FIRST_COLUMN[place] + offset for place in places for offset in wanted]
         rows = read_rows(path, COLUMNS, use=(0, 1, *columns), missing=True)
+        unknown = np.isnan(rows[:, :2]).any(axis=1)
+        if unknown.any():
+            must, fix = "timestamps and activities must be given", "Use the official file, unchanged"
+            raise DataError(f"{path}, row {int(np.argmax(unknown)) + 1}", must, "NaN", fix)
         labels = _labels(rows[:, 1], path)
         return [
             recording
@@ -119,7 +123,7 @@ class Pamap2(ImuDataset):
         self, times_s: np.ndarray, signal: np.ndarray, labels: np.ndarray, who: tuple[str, str, str], path: Path
     ) -> list[Recording]:
         """Return the recordings of one IMU: (rows,) times and labels, (rows, channels) signal with NaN where lost."""
-        known = np.flatnonzero(np.isfinite(signal).all(axis=1) & np.isfinite(times_s))
+        known = np.flatnonzero(np.isfinite(signal).all(axis=1))
         if not len(known):
             return []
         subject, session, placement = who
