@@ -108,15 +108,15 @@ def select_channels(recording: Recording, channels: tuple[str, ...]) -> Recordin
     return replace(recording, signal=recording.signal[:, columns], channels=channels)
 
 
-def people_of(windows: WindowSet) -> np.ndarray:
-    """Return (n,) str, each window's person as data set/subject, so that equal names in two data sets stay two people.
+def person_name(dataset: str, subject: str) -> str:
+    """Return data set/subject; a subject that carries its data set's name already is left as it is."""
+    return subject if subject.startswith(f"{dataset}/") else f"{dataset}/{subject}"
 
-    A subject that carries its data set's name already is left as it is.
-    """
+
+def people_of(windows: WindowSet) -> np.ndarray:
+    """Return (n,) str, each window's person as data set/subject: equal names in two data sets stay two people."""
     pairs, where = np.unique(np.stack([windows.datasets, windows.subjects], axis=1), axis=0, return_inverse=True)
-    names = [
-        subject if subject.startswith(f"{dataset}/") else f"{dataset}/{subject}" for dataset, subject in pairs.tolist()
-    ]
+    names = [person_name(dataset, subject) for dataset, subject in pairs.tolist()]
     return np.asarray(names, dtype=np.str_)[where.reshape(-1)]
 
 

@@ -19,6 +19,7 @@ from imu_saga.resample import resample_all
 from imu_saga.splits import Split, labelled_rows, without_overlap
 from imu_saga.tasks import TASKS
 from imu_saga.windows import LabelRule, WindowReport, WindowSet, cut_windows
+from shared_peft.config import to_json
 from shared_peft.errors import ConfigError, DataError
 
 
@@ -235,6 +236,23 @@ def load_split(options: DataOptions, *, unlabelled: bool = False) -> SplitWindow
     test = without_overlap(windows, kept(split.test))
     split = replace(split, train=kept(split.train), test=test, impostors=without_overlap(windows, split.impostors))
     return SplitWindows(windows, split, protocol, report, left_out)
+
+
+def described_split(loaded: SplitWindows, options: DataOptions) -> dict[str, Any]:
+    """Return what was told apart and how it was split, as plain JSON values for results.json."""
+    protocol, split = loaded.protocol, loaded.split
+    return {
+        "task": options.task,
+        "split": {
+            "protocol": protocol.name,
+            **to_json(protocol),
+            "fold": options.fold,
+            "kind": split.kind,
+            "held_out": list(split.held_out),
+            "impostors": np.unique(loaded.windows.subjects[split.impostors]).tolist(),
+            "left_out_classes": dict(loaded.left_out),
+        },
+    }
 
 
 def without_unseen(windows: WindowSet, split: Split) -> tuple[WindowSet, dict[str, int]]:

@@ -1,5 +1,6 @@
 """A fine-tuned run on disk, and back: model.json, unadapted weights, adapter, real examples, scores."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,12 @@ def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: Window
     folder.write(RESULTS, results)
 
 
-def load_run(path: Path) -> TrainedModel:
+def load_run(path: Path, *, channels: tuple[str, ...] | None = None) -> TrainedModel:
     """Read a finished fine-tuning run back.
 
     Args:
         path: the run folder.
+        channels: rebuild the model for these of its channels only; the slots of the others stay 0.
 
     Returns:
         The model in eval mode with its adapter attached, its input, classes and preprocessing.
@@ -61,6 +63,8 @@ def load_run(path: Path) -> TrainedModel:
     folder = RunFolder(path)
     described = folder.describe(FINETUNE_KIND)
     results, card = folder.read(RESULTS), read_card(path)
+    if channels is not None:
+        card = replace(card, input=replace(card.input, channels=channels))
     base = build_base(card)
     load_checked(base, read_tensors(path / WEIGHTS), path / WEIGHTS)
     model: nn.Module = base
@@ -75,10 +79,17 @@ def load_run(path: Path) -> TrainedModel:
         input_shape=(card.input.samples, len(card.input.channels)),
         classes=card.classes,
         preprocessing=preprocessing(card),
-        examples=read_tensors(path / EXAMPLES)["window"],
+        examples=_examples(path, card),
         scores=results.get("scores", {}),
         details={"encoder": card.encoder, "config": described.get("config", {}), **results.get("details", {})},
     )
+
+
+def _examples(path: Path, card: ModelCard) -> torch.Tensor:
+    """Return the stored windows, of the card's channels only."""
+    stored = read_card(path).input.channels
+    columns = [stored.index(name) for name in card.input.channels]
+    return read_tensors(path / EXAMPLES)["window"][..., columns]
 
 
 def build_base(card: ModelCard) -> Classifier:

@@ -1,16 +1,18 @@
 """`python -m imu_saga finetune`."""
 
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imu_saga.audit import audit_run
 from imu_saga.commands.scores import scores_text
-from imu_saga.evaluate import score_model
+from imu_saga.evaluate import side_scores, spread_text
 from imu_saga.finetune import FinetuneConfig, finetune
-from imu_saga.source import DataOptions, load_windows, split_by_subject
+from imu_saga.footprint import write_footprint
+from imu_saga.source import DataOptions, SplitWindows, described_split, load_split
 from imu_saga.splits import few_shot
 from imu_saga.trained import FINETUNE_KIND, save_run
 from shared_peft import PeftModel
@@ -60,19 +62,24 @@ def finetune_config(options: FinetuneOptions) -> FinetuneConfig:
     return FinetuneConfig(**{name: getattr(options, name) for name in names})
 
 
+def drawn_rows(loaded: SplitWindows, options: FinetuneOptions) -> np.ndarray:
+    """Return the positions of the labelled windows to train on: the few drawn, or with --shots 0 all."""
+    if options.shots == 0:
+        return loaded.split.train
+    return few_shot(loaded.windows, loaded.split.train, shots=options.shots, seed=options.seed).train
+
+
 def run(options: FinetuneOptions) -> None:
-    """Fine-tune on the training people's few labels, score on the held-out people."""
+    """Fine-tune on the training side's few labels, score on what was held out."""
     config = finetune_config(options)
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     folder = RunFolder.create(options.out, FINETUNE_KIND, described, resume=options.resume)
     with folder.locked():
-        windows, report = load_windows(options.source)
-        split = split_by_subject(windows, options.source)
-        rows = split.train
-        if options.shots > 0:
-            rows = few_shot(windows, split.train, shots=options.shots, seed=options.seed).train
-        sys.stdout.write(f"{report}\n{len(rows)} labelled windows; held out: {', '.join(split.held_out)}\n")
-        labelled, test = windows.subset(rows), windows.subset(split.test)
+        loaded = load_split(options.source)
+        windows, split = loaded.windows, loaded.split
+        rows = drawn_rows(loaded, options)
+        sys.stdout.write(f"{loaded}\n{len(rows)} labelled windows\n")
+        labelled, test, impostors = (windows.subset(side) for side in (rows, split.test, split.impostors))
         name, model = finetune(
             labelled,
             config,
@@ -81,7 +88,7 @@ def run(options: FinetuneOptions) -> None:
             resume=options.resume,
             progress=config.method,
         )
-        scores = asdict(score_model(model, test))
+        scores = side_scores(model, labelled, test, impostors)
         trained = model.get_nb_trainable_parameters()[0] if isinstance(model, PeftModel) else _trainable(model)
         details: dict[str, Any] = {
             "method": config.method,
@@ -89,10 +96,19 @@ def run(options: FinetuneOptions) -> None:
             "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "shots": options.shots,
             "train_subjects": np.unique(labelled.subjects).tolist(),
-            "test_subjects": list(split.held_out),
+            "test_subjects": np.unique(test.subjects).tolist(),
+            **described_split(loaded, options.source),
         }
         save_run(folder, name, model, test, {"scores": scores, "details": details})
-    sys.stdout.write(f"{scores_text(windows.classes, scores)}{trained:,} parameters trained\n{options.out}\n")
+        write_footprint(
+            folder.path,
+            {"train": labelled, "test": test, "impostors": impostors},
+            task=options.source.task,
+            protocol=loaded.protocol.name,
+            made_from={"checkpoint": options.checkpoint},
+        )
+    text = scores_text(windows.classes, scores) + spread_text(scores)
+    sys.stdout.write(f"{text}{trained:,} parameters trained\naudit: {audit_run(folder.path).verdict}\n{options.out}\n")
 
 
 def _trainable(model: Any) -> int:

@@ -4,8 +4,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from imu_saga.footprint import write_footprint
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
-from imu_saga.source import DataOptions, load_windows, parsed_options, split_by_subject
+from imu_saga.source import DataOptions, load_split, parsed_options
 from imu_saga.windows import WindowSet
 from shared_peft.command import Command
 from shared_peft.config import to_json
@@ -38,6 +41,8 @@ class PretrainOptions:
     """Windows a step."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
+    transductive: bool = False
+    """Pre-train on the held-out people too, without their labels; `audit` then needs --transductive."""
     start: Path | None = None
     """Pre-training run or published weight file to start from."""
     seed: int = 0
@@ -65,12 +70,14 @@ def pretrain_config(options: PretrainOptions) -> PretrainConfig:
     )
 
 
-def training_windows(source: DataOptions) -> WindowSet:
-    """Return the windows of the training side's people, unlabelled ones included."""
-    windows, report = load_windows(source, unlabelled=True)
-    split = split_by_subject(windows, source)
-    sys.stdout.write(f"{report}\n{len(split.train)} windows to train on; held out: {', '.join(split.held_out)}\n")
-    return windows.subset(split.train)
+def training_windows(source: DataOptions, *, transductive: bool = False) -> tuple[dict[str, WindowSet], str]:
+    """Return windows by side, unlabelled ones included, and the protocol's name; transductive trains on all of them."""
+    loaded = load_split(source, unlabelled=True)
+    windows, split = loaded.windows, loaded.split
+    rows = np.sort(np.concatenate([split.train, split.test])) if transductive else split.train
+    sides = {"pretrain": rows, "test": split.test, "impostors": split.impostors}
+    sys.stdout.write(f"{loaded}\n{len(rows)} windows to train on\n")
+    return {name: windows.subset(side) for name, side in sides.items()}, loaded.protocol.name
 
 
 def stored_options(run: Path, kind: str = KIND) -> dict:
@@ -91,8 +98,10 @@ def run(options: PretrainOptions) -> None:
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
     with folder.locked():
-        windows = training_windows(options.source)
-        _, result = pretrain(windows, config, folder, start=options.start, resume=options.resume)
+        sides, protocol = training_windows(options.source, transductive=options.transductive)
+        _, result = pretrain(sides["pretrain"], config, folder, start=options.start, resume=options.resume)
+        origins = {"start": options.start, "weights_from": options.weights_from}
+        write_footprint(folder.path, sides, task=options.source.task, protocol=protocol, made_from=origins)
     rate = result.steps * config.batch_size / max(result.seconds, 1e-9)
     line = f"{result.steps} steps in {result.seconds:.0f} s ({rate:.0f} windows/s), loss {result.loss:.4f}"
     sys.stdout.write(f"{line}\n{options.out}\n")

@@ -8,9 +8,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imu_saga.commands.pretrain import PretrainOptions, pretrain_config, stored_options
-from imu_saga.search import SearchConfig, limit_threads, search
-from imu_saga.source import load_windows, split_by_subject
+from imu_saga.footprint import write_footprint
+from imu_saga.search import SearchConfig, label_folds, limit_threads, search
+from imu_saga.source import load_split
 from shared_peft.command import Command
 from shared_peft.config import from_json, to_json
 from shared_peft.training import RunFolder
@@ -60,8 +63,8 @@ def run(options: SearchOptions) -> None:
     )
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume", "workers")}
     folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
-    windows, _ = load_windows(source, unlabelled=True)
-    windows = windows.subset(split_by_subject(windows, source).train)
+    loaded = load_split(source, unlabelled=True)
+    windows = loaded.windows.subset(loaded.split.train)
     pool = None
     if options.workers > 1:
         pool = ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=limit_threads)
@@ -75,6 +78,18 @@ def run(options: SearchOptions) -> None:
             executor=pool,
             workers=options.workers,
             tell=lambda trial: sys.stdout.write(trial_text(trial) + "\n"),
+        )
+        budget = windows.subset(np.sort(np.concatenate(label_folds(windows, config.shots, config.seed))))
+        outside = {
+            "test": loaded.windows.subset(loaded.split.test),
+            "impostors": loaded.windows.subset(loaded.split.impostors),
+        }
+        write_footprint(
+            folder.path,
+            {"pretrain": windows, "train": budget, **outside},
+            task=source.task,
+            protocol=loaded.protocol.name,
+            made_from={"checkpoint": options.checkpoint},
         )
     sys.stdout.write(f"best {weights_text(result.weights)}\n{options.out}\n")
 
