@@ -185,10 +185,11 @@ def _check_declared(acc: np.ndarray, gyro: np.ndarray, unit: str, rate_hz: float
 def _tilt_and_turn(acc: np.ndarray, gyro: np.ndarray, rate_hz: float) -> tuple[float, float]:
     """Return the root mean square rates of gravity's tilt [rad/s] and of the gyroscope [its unit] at the same times.
 
-    Both are means over a quarter of a second, free of isolated spikes, taken where |acc| is near gravity.
+    Both are means over a quarter of a second, free of isolated spikes, taken where |acc| is near gravity; 0 where acc
+    holds none.
     """
     steps = max(1, round(SMOOTHING_S * rate_hz))
-    if len(acc) < 4 * steps:
+    if len(acc) < 4 * steps or steadiness(acc) < STEADY_PART:
         return 0.0, 0.0
     acc, gyro = (median_filter(values.astype(np.float64), (SPIKE_SAMPLES, 1)) for values in (acc, gyro))
     down, turning = _moving_mean(acc, steps), _moving_mean(gyro - np.median(gyro, axis=0), steps)
