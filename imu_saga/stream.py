@@ -104,9 +104,9 @@ class StreamClassifier:
         found: list[Prediction] = []
         if self.source is None:
             self.waiting.append((times, values))
-            wanted = self.options.source
             held = sum(len(part) for _, part in self.waiting)
-            if needs_start(wanted, self.channels, stamped=times is not None) and held < wanted.settle_samples:
+            known, stamped = self.options.source, times is not None
+            if held < (known.settle_samples if needs_start(known, self.channels, stamped=stamped) else 1):
                 self.latencies_s = []
                 return found
             times, values = self._settle()
@@ -155,7 +155,8 @@ class StreamClassifier:
         values = np.concatenate([part for _, part in parts])
         times = np.concatenate(stamped) if stamped else None
         known = self.options.source
-        self.source = settle(known, self.channels, times, values)
+        start = slice(known.settle_samples)  # not all that came with them: any chunks must tell the same
+        self.source = settle(known, self.channels, times[start] if times is not None else None, values[start])
         self.waiting = []
         rate_hz, columns = self.source.rate_hz, len(self.columns)
         self.clock = StreamClock(
