@@ -156,9 +156,9 @@ def verification_picture(scored: dict[str, Any], figure: Any) -> None:
         axis.plot(curve["threshold"], curve["frr"], label="false rejects (FRR)")
         axis.axhline(values["eer"], color="grey", linewidth=0.8, linestyle=":")
         axis.axvline(values["threshold"], color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=f"{name}: EER {values['eer']:.1%}", xlabel="threshold on the score", ylim=(0, 1))
+        axis.set(title=f"{name}\nEER {values['eer']:.1%}", xlabel="threshold on the score", ylim=(0, 1))
     axes[0].set_ylabel("part of the claims")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:

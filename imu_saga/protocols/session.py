@@ -72,6 +72,6 @@ class SessionSplit(SplitProtocol):
     def _divided(self, windows: WindowSet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the first and the last windows of one session; those in the gap between are on neither side."""
         starts_s, slack = windows.start_s[rows], 0.5 / windows.rate_hz
-        cut = starts_s.min() + (1 - self.test_fraction) * np.ptp(starts_s)
-        before = starts_s + (1 + self.guard_windows) * windows.seconds <= cut + slack
-        return rows[before], rows[starts_s >= cut - slack]
+        after = starts_s >= starts_s.min() + (1 - self.test_fraction) * np.ptp(starts_s) - slack
+        before = starts_s + (1 + self.guard_windows) * windows.seconds <= starts_s[after].min() + slack
+        return rows[before], rows[after]
