@@ -20,8 +20,8 @@ MAG_SCALE: dict[MagUnit, float] = {"uT": 1.0, "nT": 1e-3, "mT": 1e3, "T": 1e6, "
 ACC_RANGE = (7.0, 15.0)  # [m/s^2]
 STEADY_SAMPLES, STEADY_PART = 10, 0.5  # gravity outlives the mean of 10 samples (0.72 on the recordings tried)
 ACC_LIMIT = 4000.0  # [m/s^2] beyond the range of the accelerometers people wear (400 g)
-# Ours. While |acc| is near gravity, turning tilts it: (rate of tilt) / (angular rate) is 0.28 to 4.1 in rad/s, so at
-# most 0.071 in deg/s, on the recordings tried but for four with a gyroscope that jumped (0.11).
+# Ours. While |acc| is near gravity, turning tilts it: (rate of tilt) / (angular rate) is 0.26 to 5.0 in rad/s, so at
+# most 0.088 in deg/s, on the recordings tried but for four with a gyroscope that jumped (0.10).
 RAD_RATIO, DEG_RATIO = (0.18, 12.0), (0.003, 0.085)
 NEAR_GRAVITY = 0.3  # of the median |acc|: in the air between two jumps, acc says nothing about down
 REST_TILT = 0.05  # [rad/s] below it nothing turns, and the unit of the gyroscope cannot be told
@@ -29,6 +29,7 @@ GYRO_LIMIT = 75.0  # [rad/s] beyond the range of any motion sensor for people (4
 MAG_LIMIT = 6000.0  # [uT] beyond the range of a phone's magnetometer (4915 uT)
 SMOOTHING_S = 0.25
 SPIKE_SAMPLES = 5  # a median of this width drops broken samples
+CALM_PART = 0.9  # of the times count; the fastest are as likely broken
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def gyro_to_si(
     if fastest > GYRO_LIMIT:
         must = f"gyro in {chosen} must stay below {GYRO_LIMIT:g} rad/s"
         raise DataError(where, must, f"a 99th percentile of {fastest:.4g} rad/s", "Declare gyro in deg/s or rescale it")
-    _check_below(converted, 10 * GYRO_LIMIT, "rad/s", where)
+    _check_below(converted, GYRO_LIMIT, "rad/s", where)
     if unit != "auto":
         _check_declared(acc, gyro, unit, rate_hz, where)
     return converted
@@ -202,8 +203,13 @@ def _tilt_and_turn(acc: np.ndarray, gyro: np.ndarray, rate_hz: float) -> tuple[f
     down = down / np.maximum(length, 1e-9)[:, None]
     tilting = (down[steps:] - down[:-steps])[near] * (rate_hz / steps)
     turning = _moving_mean(turning, steps)[: len(near)][near]
-    rms = [float(np.sqrt((vectors**2).sum(axis=1).mean())) for vectors in (tilting, turning)]
-    return rms[0], rms[1]
+    return _calm_rms(tilting), _calm_rms(turning)
+
+
+def _calm_rms(vectors: np.ndarray) -> float:
+    """Return the root mean square length of the calmer nine tenths of (samples, 3) vectors."""
+    squares = np.sort((vectors**2).sum(axis=1))
+    return float(np.sqrt(squares[: max(1, int(CALM_PART * len(squares)))].mean()))
 
 
 def _moving_mean(values: np.ndarray, steps: int) -> np.ndarray:
