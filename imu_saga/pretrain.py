@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imu_saga.card import CARD, WEIGHTS, card_of, load_encoder
 from imu_saga.encoder import Encoder, InputSpec, build_encoder
 from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
-from imu_saga.windows import WindowSet
+from imu_saga.window_source import WindowSource
 from shared_peft.errors import DataError
 from shared_peft.training import Batch, RunFolder, TrainConfig, TrainResult, epoch_order, train
 from shared_peft.weights import write_tensors
@@ -72,7 +72,7 @@ class Rebuilder(nn.Module):
 
 
 def pretrain(
-    windows: WindowSet,
+    windows: WindowSource,
     config: PretrainConfig,
     folder: RunFolder | None = None,
     *,
@@ -83,7 +83,7 @@ def pretrain(
     """Pre-train an encoder on windows; labels are not looked at.
 
     Args:
-        windows: unlabelled or labelled windows.
+        windows: unlabelled or labelled windows, in memory (WindowSet) or on disk (WindowStore).
         config: see PretrainConfig.
         folder: where metrics, checkpoints, model.json and model.safetensors go.
         start: a pre-training run folder or published weight file to start from.
@@ -101,7 +101,7 @@ def pretrain(
         raise DataError("pretrain", "there must be at least 2 windows", len(windows), "Add recordings, or cut shorter")
     weights = normalised_weights(config.weights)
     torch.manual_seed(config.seed)
-    spec = InputSpec.of(windows)
+    spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1], windows.gravity)
     name, model = _build(config, spec, start)
     every = max(1, config.steps // 20)
     training = TrainConfig(
@@ -123,22 +123,23 @@ def pretrain(
 
 
 def mask_batches(
-    windows: WindowSet, weights: Mapping[str, float], config: PretrainConfig
+    windows: WindowSource, weights: Mapping[str, float], config: PretrainConfig
 ) -> Callable[[int], list[Tensor]]:
     """Return the batch function: (x, mask, valid, level) of batch ``index``, a pure function of (seed, index)."""
-    x, valid = torch.from_numpy(windows.x), torch.from_numpy(windows.valid)
+    x_of, valid_of = windows.x, windows.valid
     used = [name for name, weight in weights.items() if weight > 0]
 
     def batch(index: int) -> list[Tensor]:
-        rows = epoch_order(len(x), config.batch_size, index, config.seed)
+        rows = epoch_order(len(windows), config.batch_size, index, config.seed).numpy()
+        x, valid = torch.from_numpy(x_of[rows]), torch.from_numpy(valid_of[rows])
         generator = torch.Generator().manual_seed((config.seed * 2_147_483_659 + index) % 2**63)
         about = {"rate_hz": windows.rate_hz, "channels": windows.channels}
         if config.mixing == "draw":
-            mask, level = draw_mixture(x[rows], valid[rows], weights, generator, **about)
+            mask, level = draw_mixture(x, valid, weights, generator, **about)
         else:
-            mask = draw_every_level(x[rows], valid[rows], used, generator, **about)
+            mask = draw_every_level(x, valid, used, generator, **about)
             level = torch.zeros(len(rows), dtype=torch.long)
-        return [x[rows], mask, valid[rows], level]
+        return [x, mask, valid, level]
 
     return batch
 

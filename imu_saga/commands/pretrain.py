@@ -1,15 +1,17 @@
 """`python -m imu_saga pretrain`."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from imu_saga.footprint import write_footprint
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
-from imu_saga.source import DataOptions, load_split, parsed_options
-from imu_saga.windows import WindowSet
+from imu_saga.source import DataOptions, load_split, parsed_options, split_protocol
+from imu_saga.store import WindowStore
+from imu_saga.store_split import options_of, split_store
 from shared_peft.command import Command
 from shared_peft.config import to_json
 from shared_peft.errors import RunError
@@ -25,6 +27,8 @@ class PretrainOptions:
     """Options of `python -m imu_saga pretrain`."""
 
     source: DataOptions = field(default_factory=lambda: DataOptions(overlap=TRAINING_OVERLAP))
+    store: Path | None = None
+    """Folder written by convert, read instead of --data; its own options about data and windows are used."""
     encoder: str = "saga"
     """Encoder: saga or limu."""
     encoder_options: tuple[str, ...] = ()
@@ -70,14 +74,20 @@ def pretrain_config(options: PretrainOptions) -> PretrainConfig:
     )
 
 
-def training_windows(source: DataOptions, *, transductive: bool = False) -> tuple[dict[str, WindowSet], str]:
+def training_windows(
+    source: DataOptions, *, transductive: bool = False, store: WindowStore | None = None
+) -> tuple[dict[str, Any], str]:
     """Return windows by side, unlabelled ones included, and the protocol's name; transductive trains on all of them."""
-    loaded = load_split(source, unlabelled=True)
-    windows, split = loaded.windows, loaded.split
+    if store is None:
+        loaded = load_split(source, unlabelled=True)
+        windows, split, said = loaded.windows, loaded.split, str(loaded)
+    else:
+        windows, split = store, split_store(store, source)
+        said = f"{len(store)} windows\nheld out: {split}"
     rows = np.sort(np.concatenate([split.train, split.test])) if transductive else split.train
     sides = {"pretrain": rows, "test": split.test, "impostors": split.impostors}
-    sys.stdout.write(f"{loaded}\n{len(rows)} windows to train on\n")
-    return {name: windows.subset(side) for name, side in sides.items()}, loaded.protocol.name
+    sys.stdout.write(f"{said}\n{len(rows)} windows to train on\n")
+    return {name: windows.subset(side) for name, side in sides.items()}, split_protocol(source).name
 
 
 def stored_options(run: Path, kind: str = KIND) -> dict:
@@ -94,11 +104,14 @@ def stored_options(run: Path, kind: str = KIND) -> dict:
 
 def run(options: PretrainOptions) -> None:
     """Pre-train and say where the encoder lies."""
-    config = pretrain_config(options)
+    config, store = pretrain_config(options), None
+    if options.store is not None:
+        store = WindowStore.open(options.store)
+        options = replace(options, source=options_of(store, options.source))
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
     with folder.locked():
-        sides, protocol = training_windows(options.source, transductive=options.transductive)
+        sides, protocol = training_windows(options.source, transductive=options.transductive, store=store)
         _, result = pretrain(sides["pretrain"], config, folder, start=options.start, resume=options.resume)
         origins = {"start": options.start, "weights_from": options.weights_from}
         write_footprint(folder.path, sides, task=options.source.task, protocol=protocol, made_from=origins)
