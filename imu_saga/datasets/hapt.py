@@ -80,7 +80,8 @@ class Hapt(ImuDataset):
                 rows = [" ".join(f"{value:.16g}" for value in row) for row in values.tolist()]
                 path = folder / f"{sensor}_exp{experiment:02d}_user{user:02d}.txt"
                 path.write_text("\n".join(rows) + "\n", encoding="ascii")
-            lines += [f"{experiment} {user} {span}" for span in ("5 51 250", "7 251 330", "1 401 600")]
+            first = 50 * experiment + 1  # each experiment's stretches are its own
+            lines += [f"{experiment} {user} {span}" for span in (f"5 {first} 250", "7 251 330", "1 401 600")]
         (folder / "labels.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
 
     def _read_experiment(self, path: Path, lines: np.ndarray, stretches: Path) -> Recording:

@@ -85,7 +85,7 @@ class UtdMhad(ImuDataset):
         generator = np.random.default_rng(0)
         (root / "Inertial").mkdir(parents=True, exist_ok=True)
         for subject in (1, 2):
-            for action in (3, 10, 22, 27):
+            for action in (3, 21, 22, 27):
                 motion = sample_motion(np.arange(150) >= 25, RATE_HZ, generator, tilt=action / 10)
                 values = np.concatenate([motion.acc / GRAVITY, np.rad2deg(motion.gyro)], axis=1)
                 path = root / "Inertial" / f"a{action}_s{subject}_t1_inertial.mat"

@@ -105,3 +105,11 @@ def test_other_files_and_arrays_are_refused(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
         read_matrix(path, "d_iner", 6)
+
+
+def test_a_truncated_file_says_how_much_is_left(tmp_path):
+    path = tmp_path / "a.mat"
+    whole = packed("<", VALUES, 9, "f8")
+    path.write_bytes(whole[:-800])
+    with pytest.raises(DataError, match=f"an element of {len(whole) - 136} bytes where {len(whole) - 936} are left"):
+        read_matrix(path, "d_iner", 6)
