@@ -119,29 +119,20 @@ def _recordings(rows: dict[Sensor, _Rows], wearer: Wearer) -> list[Recording]:
 def _on_arrival_clock(rows: dict[Sensor, _Rows]) -> dict[Sensor, np.ndarray]:
     """Return each sensor's (rows,) times [s] since the device's first arrival.
 
-    Runs of rows (in order of arrival) over which arrival minus creation never jumps by EPOCH_APART_S are one epoch of
-    the creation clock. Epochs, of either sensor, that lie closer than that are the same one: they share their shift,
-    or sensors on a common clock would be torn apart by their different delays.
+    How late a sample arrives by its creation clock tells the clock's epoch: within one the lateness varies by delays
+    alone. The sensors are pooled, because on a common clock their different delays must not tear them apart.
     """
     start_ms = min(int(found.arrival_ms.min()) for found in rows.values())
-    runs: list[tuple[Sensor, np.ndarray, float]] = []
-    late: dict[Sensor, np.ndarray] = {}
-    for sensor, found in rows.items():
-        late[sensor] = (found.arrival_ms - start_ms) / 1e3 - found.creation_ns / 1e9
-        order = np.argsort(found.arrival_ms, kind="stable")
-        jumps = np.flatnonzero(np.abs(np.diff(late[sensor][order])) > EPOCH_APART_S) + 1
-        for run in np.split(order, jumps):
-            runs.append((sensor, run, float(np.median(late[sensor][run]))))
-    shifts = np.array([shift for _, _, shift in runs])
-    order = np.argsort(shifts)
-    epochs = np.split(order, np.flatnonzero(np.diff(shifts[order]) > EPOCH_APART_S) + 1)
-    times: dict[Sensor, np.ndarray] = {sensor: np.empty(len(late[sensor])) for sensor in rows}
-    for epoch in epochs:
-        shift = float(np.median(np.concatenate([late[runs[i][0]][runs[i][1]] for i in epoch])))
-        for i in epoch:
-            sensor, run, _ = runs[i]
-            times[sensor][run] = rows[sensor].creation_ns[run] / 1e9 + shift
-    return times
+    late: dict[Sensor, np.ndarray] = {
+        sensor: (found.arrival_ms - start_ms) / 1e3 - found.creation_ns / 1e9 for sensor, found in rows.items()
+    }
+    pooled = np.sort(np.concatenate(list(late.values())))
+    epochs = np.split(pooled, np.flatnonzero(np.diff(pooled) > EPOCH_APART_S) + 1)
+    begins, shifts = np.array([epoch[0] for epoch in epochs]), np.array([np.median(epoch) for epoch in epochs])
+    return {
+        sensor: found.creation_ns / 1e9 + shifts[np.searchsorted(begins, late[sensor], side="right") - 1]
+        for sensor, found in rows.items()
+    }
 
 
 def _read_rows(path: Path) -> dict[_Key, _Rows]:
