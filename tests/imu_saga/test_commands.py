@@ -2,23 +2,34 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
+import imu_saga.encoders  # noqa: F401  (fills the registry)
+from imu_saga import cross_data
+from imu_saga.card import read_card
 from imu_saga.commands import COMMANDS
+from imu_saga.commands.finetune import FinetuneOptions
+from imu_saga.commands.pretrain import stored_options
+from imu_saga.cross_data import load_other, usable_channels
 from imu_saga.datasets import open_dataset
 from imu_saga.encoder import ENCODERS
-from imu_saga.finetune import FinetuneConfig, method_names
+from imu_saga.evaluate import full_scores
+from imu_saga.finetune import FinetuneConfig, method_names, predict_probabilities
+from imu_saga.gravity import remove_gravity
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.protocol import ProtocolConfig, Sides, run_protocol, table
 from imu_saga.search import SearchConfig
-from imu_saga.source import DataOptions, load_windows, parsed_options, split_by_subject
+from imu_saga.source import DataOptions, load_recordings, load_windows, parsed_options, split_by_subject
 from imu_saga.trained import load_run
 from shared_peft import METHODS
 from shared_peft.command import run_commands
-from shared_peft.errors import ConfigError
+from shared_peft.config import from_json
+from shared_peft.errors import ConfigError, DataError
 from shared_peft.training import RunFolder
 from tests.imu_saga.planted import people
 
@@ -73,6 +84,182 @@ def test_the_held_out_people_were_seen_by_nothing(runs):
     split = split_by_subject(*_windows())
     assert details["test_subjects"] == list(split.held_out)
     assert not set(details["train_subjects"]) & set(split.held_out)
+    assert details["split"]["held_out"] == list(split.held_out)
+    assert (details["task"], details["split"]["protocol"], details["split"]["fold"]) == ("activity", "subject", 0)
+
+
+def test_every_run_of_a_chain_writes_its_sides_and_the_last_passes_the_audit(runs, tmp_path, capsys):
+    for name, sides in (
+        ("pre", {"pretrain", "test"}),
+        ("search", {"pretrain", "train", "test"}),
+        ("tuned", {"train", "test"}),
+    ):
+        assert set(json.loads((runs / name / "sides.json").read_text())["sides"]) == sides
+    assert call("audit", runs / "tuned", "--out", tmp_path / "audit.json") == 0
+    shown, found = capsys.readouterr().out, json.loads((tmp_path / "audit.json").read_text())
+    assert found["verdict"] == "passed"
+    assert "verdict: PASSED" in shown
+    assert {each["run"] for each in found["findings"]} == {str(runs / "pre"), str(runs / "tuned")}
+    assert call("audit", runs / "pre2") == 0
+    assert str(runs / "search") in capsys.readouterr().out
+
+
+def test_a_random_run_warns_and_fails_the_audit(runs, tmp_path, capsys):
+    tune = ["--checkpoint", runs / "pre", "--shots", 3, "--steps", 2, "--protocol", "random"]
+    assert call("finetune", *DATA, *tune, "--out", tmp_path / "run") == 0
+    shown = capsys.readouterr().out
+    assert "WARNING: protocol random" in shown
+    assert "audit: leak" in shown
+    assert call("audit", tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert "| test | train |" in captured.out
+    assert "LeakError: " in captured.err
+    assert "shared by test and train" in captured.err
+    assert call("evaluate", tmp_path / "run") == 0
+    assert "WARNING: protocol random" in capsys.readouterr().out
+
+
+def test_a_run_whose_checkpoint_is_gone_is_unknown_and_fails(runs, tmp_path, capsys):
+    shutil.copytree(runs / "pre", tmp_path / "pre")
+    tune = ["--checkpoint", tmp_path / "pre", "--shots", 3, "--steps", 2]
+    assert call("finetune", *DATA, *tune, "--out", tmp_path / "run") == 0
+    shutil.rmtree(tmp_path / "pre")
+    assert call("audit", tmp_path / "run") == 2
+    captured = capsys.readouterr()
+    assert "verdict: UNKNOWN" in captured.out
+    assert "all it was trained on must be known, got" in captured.err
+
+
+def test_transductive_pretraining_passes_the_audit_only_when_asked(runs, tmp_path):
+    sizes = ["--encoder-options", *(f"{name}={value}" for name, value in SMALL.items())]
+    assert call("pretrain", *DATA, *sizes, "--steps", 2, "--transductive", "--out", tmp_path / "pre") == 0
+    tune = ["--checkpoint", tmp_path / "pre", "--shots", 3, "--steps", 2]
+    assert call("finetune", *DATA, *tune, "--out", tmp_path / "run") == 0
+    assert call("audit", tmp_path / "run") == 2
+    assert call("audit", tmp_path / "run", "--transductive") == 0
+
+
+def test_a_user_run_scores_other_sessions_and_unseen_impostors(tmp_path, capsys):
+    population = POPULATION.replace('"sessions": 1', '"sessions": 2')
+    data = [*DATA[:-1], population, "--task", "user", "--protocol-options", "impostor_fraction=0.25"]
+    tune = ["--method", "scratch", "--shots", 8, "--steps", 5]
+    assert call("finetune", *data, *tune, "--out", tmp_path / "run") == 0
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    split, scores = stored["details"]["split"], stored["scores"]
+    assert (split["protocol"], split["kind"], len(split["impostors"])) == ("session", "session", 1)
+    assert len(load_run(tmp_path / "run").classes) == 3
+    assert not set(split["impostors"]) & {*stored["details"]["train_subjects"], *scores["per_subject"]}
+    assert set(scores["verification"]) == {
+        f"{way}, {people} people" for way in ("probability", "embedding") for people in ("unseen", "enrolled")
+    }
+    out, picture = tmp_path / "scores.json", tmp_path / "far.png"
+    capsys.readouterr()
+    assert call("evaluate", tmp_path / "run", "--out", out, "--picture", picture) == 0
+    assert json.loads(out.read_text()) == scores
+    assert picture.stat().st_size > 10_000
+    assert "verification by embedding, unseen people: EER" in capsys.readouterr().out
+    assert call("audit", tmp_path / "run") == 0
+    assert call("evaluate", tmp_path / "run", "--task", "activity") == 2
+    assert "--task: must be user, the run's own, got activity" in capsys.readouterr().err
+
+
+def test_scores_of_subjects_are_those_of_scikit_learn():
+    windows, rng = people(subjects=5, each=6), np.random.default_rng(0)
+    predicted = rng.integers(0, 3, len(windows))
+    scores = full_scores(predicted, windows)
+    for subject in np.unique(windows.subjects):
+        rows = windows.subjects == subject
+        expected = f1_score(windows.labels[rows], predicted[rows], average="macro")
+        assert scores["per_subject"][str(subject)] == pytest.approx(expected)
+    values = list(scores["per_subject"].values())
+    about = {"mean": np.mean(values), "std": np.std(values, ddof=1), "worst": min(values)}
+    assert scores["subject_macro_f1"] == pytest.approx(about)
+    assert scores["accuracy"] == pytest.approx((predicted == windows.labels).mean())
+
+
+def other_csv(folder, *, gyro: bool, subject: str = "me") -> list[object]:
+    """Write a csv data set whose classes have names of their own; return the arguments that name it."""
+    folder.mkdir()
+    names = {0: "resting", 1: "strolling", 2: "jogging"}
+    for recording in open_dataset("synthetic", parsed_options((POPULATION,))).read()[:2]:
+        columns = recording.channels if gyro else recording.channels[:3]
+        with (folder / f"{subject}_{recording.session}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["time", *columns, "what"])
+            for row, (values, label) in enumerate(zip(recording.signal, recording.labels, strict=True)):
+                cells = [f"{value:.5f}" for value in values[: len(columns)]]
+                writer.writerow([f"{row / recording.rate_hz:.6f}", *cells, names[int(label)]])
+    options = ["label=what", "gyro_unit=rad/s"] if gyro else ["label=what", "gyro=null"]
+    return ["--data", "csv", "--root", folder, "--data-options", *options]
+
+
+@pytest.mark.parametrize("gyro", [True, False])
+def test_another_data_set_is_scored_on_matched_classes_and_channels(runs, tmp_path, capsys, gyro):
+    other = other_csv(tmp_path / "csv", gyro=gyro)
+    matched = ["--label-map", "walk=strolling", "sit=resting", "--out", tmp_path / "scores.json"]
+    capsys.readouterr()
+    assert call("evaluate", runs / "tuned", *other, *matched) == 0
+    shown, scores = capsys.readouterr().out, json.loads((tmp_path / "scores.json").read_text())
+    assert "classes compared: sit, walk\n" in shown
+    assert "classes the data lack: run\n" in shown
+    count = scores["compared"]["left_out_classes"]["jogging"]
+    assert f"left out, because the model does not know them: jogging ({count} windows)" in shown
+    assert scores["compared"]["missing_channels"] == ([] if gyro else ["gyro_x", "gyro_y", "gyro_z"])
+    options = DataOptions(
+        data="csv", root=tmp_path / "csv", seconds=2.0, data_options=tuple(str(each) for each in other[5:])
+    )
+    windows, _ = load_windows(options)
+    known = windows.subset(windows.labels != windows.classes.index("jogging"))
+    x = np.zeros((len(known), 40, 6), np.float32)
+    x[:, :, : len(known.channels)] = known.x
+    answers = predict_probabilities(load_run(runs / "tuned").model, x).argmax(1).numpy()
+    names = {"resting": "sit", "strolling": "walk"}
+    truth = [load_run(runs / "tuned").classes.index(names[known.classes[label]]) for label in known.labels]
+    assert scores["count"] == len(known)
+    assert scores["accuracy"] == pytest.approx((answers == truth).mean(), abs=1e-9)
+
+
+def test_data_a_model_was_trained_on_or_cannot_read_are_refused(runs, tmp_path, capsys):
+    def refusal(*arguments: object) -> str:
+        assert call("evaluate", runs / "tuned", *arguments) == 2
+        return capsys.readouterr().err
+
+    again = refusal("--data", "synthetic", "--data-options", POPULATION)
+    assert "subjects must not have been trained on, got 3 of 4 in train of" in again
+    assert "synthetic/p0" in again
+    other = other_csv(tmp_path / "csv", gyro=True)
+    assert "must show one of the model's classes: sit, walk, run, got jogging, resting, strolling" in refusal(*other)
+    one_axis = [*other, "--label-map", "walk=dancing"]
+    assert "old names must be among jogging, resting, strolling, got dancing" in refusal(*one_axis)
+
+
+def test_sensors_must_be_there_whole_and_gravity_must_match():
+    wanted = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
+    assert usable_channels(("mag_x", *wanted[:3]), wanted) == wanted[:3]
+    assert usable_channels(wanted[::-1], wanted) == wanted
+    with pytest.raises(DataError, match="must have whole sensors .* without acc_z"):
+        usable_channels(wanted[:2], wanted)
+    with pytest.raises(DataError, match="must have whole sensors .* without any of them"):
+        usable_channels(("mag_x",), wanted)
+
+
+def test_gravity_that_was_taken_out_cannot_be_put_back(runs, monkeypatch):
+    made = from_json(FinetuneOptions, stored_options(runs / "tuned", "imu_saga.finetune"))
+    card = read_card(runs / "tuned")
+    recordings, classes = load_recordings(made.source)
+    removed = [remove_gravity(recording) for recording in recordings]
+    monkeypatch.setattr(cross_data, "load_recordings", lambda options: (removed, classes))
+    with pytest.raises(DataError, match="gravity must be kept in the accelerometer.* Fine-tune .* --gravity removed"):
+        load_other(made.source, card)
+
+
+def test_data_that_changed_since_the_run_are_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs / "tuned", tmp_path / "run")
+    made = json.loads((tmp_path / "run" / "config.json").read_text())
+    made["config"]["source"]["split_seed"] = 3
+    (tmp_path / "run" / "config.json").write_text(json.dumps(made))
+    assert call("evaluate", tmp_path / "run") == 2
+    assert "must hold out the 1 subjects the run held out" in capsys.readouterr().err
 
 
 def _windows():

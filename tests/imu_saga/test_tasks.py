@@ -7,6 +7,7 @@ from imu_saga.protocols import PROTOCOLS, open_protocol
 from imu_saga.source import DataOptions, split_protocol, without_unseen
 from imu_saga.splits import SHOTS, few_shot, occasions, without_overlap
 from imu_saga.tasks import TASKS
+from shared_peft.config import to_json
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
 from tests.imu_saga.worn import worn
 
@@ -114,12 +115,8 @@ def test_options_reach_the_protocol_and_unknown_ones_are_refused():
     protocol = split_protocol(
         DataOptions(split_seed=7, test_fraction=0.5, protocol_options=("impostor_fraction=0.25",), task="user")
     )
-    assert (protocol.name, protocol.seed, protocol.test_fraction, protocol.impostor_fraction) == (
-        "session",
-        7,
-        0.5,
-        0.25,
-    )
+    values = {"seed": 7, "test_fraction": 0.5, "impostor_fraction": 0.25, "guard_windows": 2.0}
+    assert (protocol.name, to_json(protocol)) == ("session", values)
     with pytest.raises(ConfigError, match="protocol group_k_fold: key must be one of n_folds, seed, got 'people'"):
         split_protocol(DataOptions(protocol="group_k_fold", protocol_options=("people=shared",)))
 
