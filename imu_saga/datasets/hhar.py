@@ -23,7 +23,7 @@ FILES: dict[str, dict[Sensor, str]] = {
     "watch": {"acc": "Watch_accelerometer.csv", "gyro": "Watch_gyroscope.csv"},
 }
 PLACEMENT = {"phone": "waist", "watch": "wrist"}
-CHUNK_ROWS = 500_000  # 13 million rows a file: text is held for this many, numbers (28 bytes a row) for all
+CHUNK_ROWS = 500_000  # 13 million rows a file: text is held for this many, numbers (29 bytes a row) for all
 MAX_GAP_S = 0.5  # [s] ours
 EPOCH_APART_S = 5.0  # [s] ours; deliveries come less late than this, restarts of a clock are further apart
 
