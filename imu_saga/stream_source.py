@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,11 +21,11 @@ class SourceOptions:
 
     source_hz: float | None = None
     """Rate of the source [Hz]; none measures it by the stamps of the start."""
-    acc_unit: AccUnit | str = "auto"
+    acc_unit: AccUnit | Literal["auto"] = "auto"
     """Unit of the accelerometer: m/s^2, g, mg, or auto."""
-    gyro_unit: GyroUnit | str = "auto"
+    gyro_unit: GyroUnit | Literal["auto"] = "auto"
     """Unit of the gyroscope: rad/s, deg/s, or auto (the device must turn at the start)."""
-    time_unit: TimeUnit | str = "s"
+    time_unit: TimeUnit | Literal["auto"] = "auto"
     """Unit of the stamps: s, ms, us, ns, or auto."""
     clock: Clock = "auto"
     """stamps: the stamps are true times. even: samples are equally spaced, stamps only tell of long gaps (phones that

@@ -60,7 +60,7 @@ def draw_timeline(
     sessions = list(_sessions(recordings, predictions))[:MAX_SESSIONS]
     figure = new_figure("timeline", WIDTH_IN, LEGEND_IN + SESSION_IN * len(sessions))
     colours = _colours(classes)
-    panels = figure.subplots(3 * len(sessions), 1, squeeze=False, height_ratios=[2.0, 0.7, 1.0] * len(sessions))[:, 0]
+    panels = figure.subplots(3 * len(sessions), 1, squeeze=False, height_ratios=[2.0, 0.7, 1.2] * len(sessions))[:, 0]
     for index, session in enumerate(sessions):
         _draw_session(panels[3 * index : 3 * index + 3], session, colours)
     from matplotlib.patches import Patch  # noqa: PLC0415  (slow to import, and an extra)

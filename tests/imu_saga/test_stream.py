@@ -24,7 +24,7 @@ from shared_peft.errors import DataError
 from shared_peft.training import TrainedModel
 
 RATES = [416.0, 102.45, 50.0, 25.0, 20.0]
-SI = {"acc_unit": "m/s^2", "gyro_unit": "rad/s", "clock": "stamps"}
+SI = {"acc_unit": "m/s^2", "gyro_unit": "rad/s", "time_unit": "s", "clock": "stamps"}
 
 
 def tiny_run(*, seconds=2.0, gravity="kept", rate_hz=20.0, classes=("sit", "walk", "run")):
@@ -155,7 +155,7 @@ def test_a_csv_of_416_hz_in_g_and_degrees_streams_as_it_is_predicted(tmp_path, u
     np.savetxt(tmp_path / "me.csv", np.column_stack([times, signal]), "%.9f", ",", header=names, comments="")
     expected = predict_csv(RUN, tmp_path / "me.csv", options={})
     units = {"acc_unit": unit, "gyro_unit": "auto" if unit == "auto" else "deg/s"}
-    source = SourceOptions(source_hz=416.0, clock="stamps", settle_samples=3000, **units)
+    source = SourceOptions(source_hz=416.0, time_unit="s", clock="stamps", settle_samples=3000, **units)
     found = streamed(StreamClassifier(RUN, StreamOptions(source)), times, signal, [500] * 20)
     assert sum(bool(each.label) for each in expected) > 8
     check_equal(found, expected)
