@@ -17,7 +17,7 @@ Gravity = Literal["kept", "removed"]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A uniformly sampled recording in SI units (acc [m/s^2], gyro [rad/s], mag [uT]).
+    """A uniformly sampled recording in SI units (acc [m/s^2], +g upwards at rest; gyro [rad/s]; mag [uT]).
 
     Args:
         signal: (samples, channels) float32, finite everywhere; gaps are filled and marked in ``valid``.

@@ -41,8 +41,8 @@ class MotionSense(ImuDataset):
     placements: ClassVar[tuple[str, ...]] = ("front pocket",)
     native_rate_hz: ClassVar[float | None] = RATE_HZ
 
-    direction: Literal["apple", "usual"] = "apple"
-    """Sign of the accelerometer: as published (gravity points down), or as all other devices have it (up)."""
+    direction: Literal["usual", "apple"] = "usual"
+    """Sign of the accelerometer: +g along the axis that points up at rest, as everywhere else, or as published."""
 
     def class_names(self, root: Path | None = None) -> tuple[str, ...]:
         """Return the six activities, in the order of the folders' codes dws, ups, sit, std, wlk, jog."""
