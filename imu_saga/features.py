@@ -1,4 +1,4 @@
-"""Hand features of a window for the classical baselines: 30 kinds, each with its formula and unit in ``feature_table``.
+"""Hand features of a window for the classical baselines: 34 kinds, each with its formula and unit in ``feature_table``.
 
 The signals are the channels and, for every triad (``*_x, *_y, *_z``), the length of its vector, which no rotation of
 the device changes. All formulas are textbook statistics; the choice is ours.
@@ -53,7 +53,7 @@ _OF_SPECTRUM = (
     Feature("peak_share", "largest P[f] / sum of P[f]", "1"),
     Feature("entropy", "-sum of p log p / log of their number, p = P[f] / sum of P[f]", "1"),
     Feature("centroid_hz", "sum of f P[f] / sum of P[f]", "Hz"),
-    Feature("bandwidth_hz", "sqrt(sum of (f - centroid)^2 P[f] / sum of P[f])", "Hz"),
+    Feature("spread_hz", "sqrt(sum of (f - centroid)^2 P[f] / sum of P[f])", "Hz"),
     Feature("autocorrelation", "largest for lags between 0.25 s and half the window, 1 at lag 0", "1"),
     *(
         Feature(f"band_{low:g}_{high:g}_hz", f"log10 of the sum of P[f], {low:g} < f <= {high:g} Hz", "log10(x^2)")
@@ -153,12 +153,12 @@ def _of_spectrum(x: np.ndarray, rate_hz: float) -> list[np.ndarray]:
     correlation = correlation / np.maximum(correlation[:, :1], 1e-9)
     shortest = min(max(1, round(0.25 * rate_hz)), length - 1)
     found = correlation[:, shortest : max(length // 2, shortest + 1)].max(axis=1)
-    bandwidth = np.sqrt(np.maximum(squares - centroid**2, 0.0))
+    spread = np.sqrt(np.maximum(squares - centroid**2, 0.0))
     bands = [
         np.log10(power[:, (frequency > low) & (frequency <= high)].sum(axis=1) + 1e-8)
         for low, high in zip(BAND_EDGES_HZ, BAND_EDGES_HZ[1:], strict=False)
     ]
-    return [frequency[share.argmax(axis=1)], share.max(axis=1), entropy, centroid, bandwidth, found, *bands]
+    return [frequency[share.argmax(axis=1)], share.max(axis=1), entropy, centroid, spread, found, *bands]
 
 
 def _of_triad(x: np.ndarray) -> np.ndarray:

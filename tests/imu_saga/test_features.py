@@ -7,7 +7,7 @@ import pytest
 from scipy import signal as sps
 from scipy import stats
 
-from imu_saga.features import feature_names, window_features
+from imu_saga.features import feature_names, feature_table, window_features
 from imu_saga.recording import IMU_CHANNELS
 
 RATE = 20.0
@@ -55,6 +55,13 @@ def test_statistics_equal_their_definitions(windows, signal):
             "peak_share": share.max(),
             "entropy": stats.entropy(share) / np.log(60),
             "autocorrelation": lags[5:60].max(),
+            "mean_abs_deviation": np.abs(centred).mean(),
+            "rms": np.sqrt((window**2).mean()),
+            "step_std": np.diff(window).std() * RATE,
+            "slope": stats.linregress(np.arange(120) / RATE, window).slope,
+            "halves": window[60:].mean() - window[:60].mean(),
+            "centroid_hz": (frequency[1:] * share).sum(),
+            "spread_hz": np.sqrt(((frequency[1:] - (frequency[1:] * share).sum()) ** 2 * share).sum()),
         }
         for name, value in expected.items():
             assert column(made, f"{signal}_{name}")[row] == pytest.approx(value, rel=1e-4, abs=1e-4), name
@@ -65,6 +72,27 @@ def test_correlations_equal_numpy(windows):
     for row, window in enumerate(windows):
         expected = np.corrcoef(window[:, 3:].T)[0, 2]
         assert column(made, "gyro_correlation_xz")[row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_directions_are_the_mean_vectors_and_do_not_feel_its_length(windows):
+    made = window_features(windows, RATE, IMU_CHANNELS)
+    doubled = window_features(2 * windows, RATE, IMU_CHANNELS)
+    for triad, start in (("acc", 0), ("gyro", 3)):
+        mean = windows[:, :, start : start + 3].mean(axis=1)
+        expected = mean / np.linalg.norm(mean, axis=1)[:, None]
+        for axis in range(3):
+            name = f"{triad}_direction_{'xyz'[axis]}"
+            np.testing.assert_allclose(column(made, name), expected[:, axis], atol=1e-5)
+            np.testing.assert_allclose(column(doubled, name), expected[:, axis], atol=1e-5)
+
+
+def test_the_table_documents_every_column_with_formula_and_unit():
+    rows = [line.split(" | ") for line in feature_table().splitlines()[2:]]
+    documented = {row[0].strip("| `") for row in rows}
+    assert len(documented) == len(rows) >= 30
+    for name in feature_names(IMU_CHANNELS):
+        assert sum(name.endswith(f"_{kind}") for kind in documented) >= 1, name
+    assert all(len(cell.strip(" |")) for row in rows for cell in row)
 
 
 def test_band_powers_add_up_to_the_variance(windows):
