@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import signal as sps
 
 from imu_saga.recording import ACC_CHANNELS, Recording
-from imu_saga.resample import PASSBAND, resample
+from imu_saga.resample import PASSBAND, STOPBAND_DB, low_pass_taps, rational_ratio, resample, resample_array
 from shared_peft.errors import DataError
 
 RATES = [(102.5, 20.0), (102.5, 25.0), (102.5, 50.0), (102.5, 100.0), (200.0, 50.0), (416.0, 20.0), (20.0, 50.0)]
@@ -49,6 +49,30 @@ def test_a_whole_ratio_equals_filtering_with_scipy_and_taking_every_fourth_sampl
     expected = np.convolve(noise, low_pass, "same")[::4]
     made = resample(recording_of(noise, 200.0), 50.0).signal[:, 0]
     np.testing.assert_allclose(made[50:-50], expected[50:-50], atol=1e-5)
+
+
+@pytest.mark.parametrize(("up", "down"), [(5, 104), (351, 1798), (4, 5), (5, 2), (1, 4), (7, 3)])
+def test_resampling_is_scipys_polyphase_filter_with_every_branch_passing_a_constant(up, down):
+    width = max(up, down)
+    count, beta = sps.kaiserord(STOPBAND_DB, (1 - PASSBAND) / width)
+    plain = sps.firwin(count | 1, (1 + PASSBAND) / 2 / width, window=("kaiser", beta))
+    taps = low_pass_taps(up, down)
+    np.testing.assert_allclose([taps[branch::up].sum() for branch in range(up)], 1 / up, rtol=1e-12)
+    np.testing.assert_allclose(taps, taps[::-1], atol=1e-15)
+    noise = np.random.default_rng(up).normal(size=(6000, 1))
+    expected = sps.resample_poly(noise, up, down, window=plain)
+    inner = slice(round(3000 * up / down) - 20, round(3000 * up / down) + 20)
+    assert np.abs(resample_array(noise, up, down) - expected)[inner].max() <= 1e-4 * np.abs(noise).max()
+
+
+@pytest.mark.parametrize(("old_hz", "new_hz"), [(102.45, 20.0), (99.87, 20.0), (52.31, 104.1)])
+def test_the_ratio_is_the_same_for_every_length_and_drifts_by_less_than_a_crystal(old_hz, new_hz):
+    up, down = rational_ratio(old_hz, new_hz, 1_000_000, "toy")
+    assert abs(up / down / (new_hz / old_hz) - 1) < 5e-6  # a quartz keeps 20e-6
+    noise = np.random.default_rng(0).normal(size=3000)
+    whole, part = (resample(recording_of(noise[:count], old_hz), new_hz).signal for count in (3000, 1500))
+    shared = round(700 * new_hz / old_hz)
+    np.testing.assert_allclose(part[:shared], whole[:shared], atol=1e-6)
 
 
 @pytest.mark.parametrize(("old_hz", "new_hz"), RATES)
