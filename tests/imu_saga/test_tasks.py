@@ -14,7 +14,7 @@ from tests.imu_saga.worn import worn
 WORLD = worn(datasets=("a", "b"), subjects=4, sessions=2, placements=("waist", "wrist"))
 VALUES = {
     "subject": WORLD.subjects,
-    "session": occasions(WORLD),
+    "session": np.asarray([address.rpartition("/")[0] for address in WORLD.sessions.tolist()]),
     "placement": WORLD.placements,
     "dataset": WORLD.datasets,
 }
@@ -54,6 +54,11 @@ def test_a_placement_is_left_out_on_people_never_seen_unless_people_are_shared()
     for split in shared:
         assert set(WORLD.subjects[split.train]) == set(WORLD.subjects[split.test]) == set(WORLD.subjects)
         assert sorted([*split.train, *split.test]) == list(range(len(WORLD)))
+
+
+def test_devices_worn_at_once_share_an_occasion():
+    assert occasions(WORLD).tolist() == VALUES["session"].tolist()
+    assert occasions(WORLD)[0] == "a/s0/r0"
 
 
 def test_only_the_random_protocol_warns_and_it_shares_people_and_samples():
