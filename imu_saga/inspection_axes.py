@@ -14,10 +14,6 @@ CLIPPED_PART, CLIPPED_RUN = 0.002, 3  # of the samples on the extreme value, and
 CALM_S, CALM_SPREAD = 1.0, 0.05  # [s], [rad/s]
 FIT_S, FIT_NEEDED = 8.0, 0.6  # [s] and correlation needed to judge
 FIT_LEAD = 0.8  # the better an arrangement fits, the smaller a lead is needed: 1 - 0.8 x its correlation
-    8.0,
-    0.6,
-    0.4,
-)  # [s] needed; correlations: the best, and its lead
 MAPS = tuple(
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
 )
