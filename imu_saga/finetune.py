@@ -1,7 +1,7 @@
 """Few-label fine-tuning of an encoder: in full, head only, from scratch, or with any adapter of shared_peft."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imu_saga.augment import jitter_and_scale, random_rotations, rotate
+from imu_saga.augmentation import Augmentations
 from imu_saga.card import load_encoder
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
@@ -43,8 +43,7 @@ class FinetuneConfig:
         learning_rate: peak learning rate; 0 chooses one for the method.
         weight_decay: decoupled weight decay.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        rotation_deg: largest random rotation of the device [degrees]; 0 for none.
-        jitter: strength of random scale and noise; 0 for none.
+        augment: options of each augmentation by name, in the order applied; empty for none.
         seed: seed of head, adapter, order and augmentation.
     """
 
@@ -57,8 +56,7 @@ class FinetuneConfig:
     learning_rate: float = 0.0
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    rotation_deg: float = 15.0
-    jitter: float = 0.05
+    augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,6 +65,7 @@ class FinetuneConfig:
             raise UnknownNameError("finetune", must, repr(self.method), "Correct the name")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError("finetune label_smoothing", "must be in [0, 1)", self.label_smoothing, "Use 0.1")
+        Augmentations(self.augment)
 
     @property
     def peak_rate(self) -> float:
@@ -168,7 +167,8 @@ def finetune(
 
 def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[int], list[Tensor]]:
     """Return the batch function: augmented windows and labels, classes evenly drawn, a pure function of the index."""
-    x, labels = torch.from_numpy(windows.x), torch.from_numpy(windows.labels)
+    x, labels, valid = (torch.from_numpy(values) for values in (windows.x, windows.labels, windows.valid))
+    augmentations = Augmentations(config.augment)
     rows_of = [(labels == index).nonzero().squeeze(1) for index in labels.unique()]
 
     def batch(index: int) -> list[Tensor]:
@@ -179,11 +179,7 @@ def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[in
             share = len(range((place - first) % len(rows_of), config.batch_size, len(rows_of)))
             rows.append(member[torch.randint(len(member), (share,), generator=generator)])
         chosen = torch.cat(rows)
-        drawn = x[chosen]
-        if config.rotation_deg > 0:
-            drawn = rotate(drawn, random_rotations(len(drawn), config.rotation_deg, generator), windows.channels)
-        if config.jitter > 0:
-            drawn = jitter_and_scale(drawn, config.jitter, generator)
+        drawn, _ = augmentations.apply(x[chosen], valid[chosen], windows.channels, windows.rate_hz, generator)
         return [drawn, labels[chosen]]
 
     return batch

@@ -63,7 +63,7 @@ class SmallCnn(Baseline):
             warmup_steps=STEPS // 10,
             seed=self.seed,
         )
-        drawing = FinetuneConfig(batch_size=BATCH, rotation_deg=0.0, jitter=0.0, seed=self.seed)
+        drawing = FinetuneConfig(batch_size=BATCH, augment={}, seed=self.seed)
         codes = torch.from_numpy(self.seen)
 
         def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:

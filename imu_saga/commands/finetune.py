@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from imu_saga.audit import audit_run
+from imu_saga.augmentation import parse_augmentations
 from imu_saga.commands.scores import scores_text
 from imu_saga.evaluate import side_scores, spread_text
 from imu_saga.finetune import FinetuneConfig, finetune
@@ -44,10 +45,9 @@ class FinetuneOptions:
     """Windows a step, drawn evenly from the classes."""
     learning_rate: float = 0.0
     """Peak learning rate; 0 chooses one for the method."""
-    rotation_deg: float = 15.0
-    """Largest random rotation of the device [degrees]."""
-    jitter: float = 0.05
-    """Strength of random scale and noise."""
+    augment: tuple[str, ...] = ("rotation", "scale", "jitter")
+    """Augmentations as NAME or NAME.OPTION=VALUE, for example rotation.largest_deg=30 time_warp; none after the flag
+    turns them off."""
     seed: int = 0
     """Seed of the labels drawn, the head, the adapter and the order."""
     out: Path = Path("runs/imu_finetune")
@@ -59,7 +59,8 @@ class FinetuneOptions:
 def finetune_config(options: FinetuneOptions) -> FinetuneConfig:
     """Return the library's configuration."""
     names = FinetuneConfig.__dataclass_fields__.keys() & FinetuneOptions.__dataclass_fields__.keys()
-    return FinetuneConfig(**{name: getattr(options, name) for name in names})
+    plain = {name: getattr(options, name) for name in names - {"augment"}}
+    return FinetuneConfig(**plain, augment=parse_augmentations(options.augment))
 
 
 def drawn_rows(loaded: SplitWindows, options: FinetuneOptions) -> np.ndarray:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import imu_saga.finetune as finetune_module
-from imu_saga.augment import jitter_and_scale, random_rotations, rotate
 from imu_saga.baselines import BASELINES
 from imu_saga.evaluate import check_apart, check_fits, score_labels, score_model
 from imu_saga.finetune import FinetuneConfig, balanced_batches, finetune, method_names, predict_probabilities
@@ -114,7 +113,7 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(method, 
 def test_batches_draw_the_classes_evenly_and_only_their_own_windows(windows):
     rows = np.concatenate([np.flatnonzero(windows.labels == 0)[:30], np.flatnonzero(windows.labels > 0)[:3]])
     few = windows.subset(np.append(rows, np.flatnonzero(windows.labels == 2)[:1]))
-    batch = balanced_batches(few, dataclasses.replace(QUICK, batch_size=20, rotation_deg=0, jitter=0))
+    batch = balanced_batches(few, dataclasses.replace(QUICK, batch_size=20, augment={}))
     counts = np.zeros(3)
     for index in range(30):
         x, labels = batch(index)
@@ -126,33 +125,6 @@ def test_batches_draw_the_classes_evenly_and_only_their_own_windows(windows):
             for window, label in zip(x, labels, strict=True)
         )
     assert counts.max() - counts.min() <= 12
-
-
-def test_rotations_are_proper_bounded_and_shared_by_all_sensors():
-    generator = torch.Generator().manual_seed(0)
-    turns = random_rotations(200, 30.0, generator)
-    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand(200, 3, 3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(200))
-    angle = torch.rad2deg(torch.acos(((turns.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)))
-    assert 25 < float(angle.max()) <= 30.01
-    x = torch.randn(200, 10, 6, generator=generator)
-    turned = rotate(x, turns, IMU_CHANNELS)
-    for row in (0, 199):
-        for first in (0, 3):
-            expected = torch.stack([turns[row] @ vector for vector in x[row, :, first : first + 3]])
-            torch.testing.assert_close(turned[row, :, first : first + 3], expected)
-    incomplete = ("acc_x", "acc_y", "gyro_x", "gyro_y", "gyro_z", "mag_z")
-    kept = rotate(x, turns, incomplete)
-    assert torch.equal(kept[..., [0, 1, 5]], x[..., [0, 1, 5]])
-    assert not torch.equal(kept[..., 2:5], x[..., 2:5])
-
-
-def test_jitter_and_scale_keep_the_mean_and_change_the_spread_by_their_strength():
-    x = people(subjects=1).x
-    moved = jitter_and_scale(torch.from_numpy(x), 0.1, torch.Generator().manual_seed(0)).numpy()
-    assert np.abs(moved.mean(1) - x.mean(1)).max() < 0.1 * x.std(1).max()
-    ratio = moved.std(1) / x.std(1)
-    assert 0.05 < ratio.std() < 0.15
 
 
 def test_baselines_answer_as_their_definition(windows):

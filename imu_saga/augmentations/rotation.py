@@ -1,10 +1,34 @@
-"""Augmentation of windows: one proper rotation of the device, shared by all its sensors; jitter and scale."""
+"""Rotation: the device worn at another angle; one proper rotation turns all its sensors."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from imu_saga.augmentation import AUGMENTATIONS, Augmentation, Windows, check_range, sensors
+
+
+@AUGMENTATIONS.register("rotation")
+@dataclass(frozen=True)
+class Rotation(Augmentation):
+    """One rotation a window, det +1, about a uniform axis, shared by accelerometer, gyroscope and magnetometer.
+
+    Args:
+        largest_deg: largest angle [degrees], drawn uniformly from [-largest, largest].
+    """
+
+    largest_deg: float = 15.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "largest_deg", 0, 180)
+
+    def apply(
+        self, x: Tensor, valid: Tensor, channels: Sequence[str], rate_hz: float, generator: torch.Generator
+    ) -> Windows:
+        """Turn every window; see Augmentation."""
+        return rotate(x, random_rotations(len(x), self.largest_deg, generator), channels), valid
 
 
 def random_rotations(count: int, largest_deg: float, generator: torch.Generator) -> Tensor:
@@ -38,17 +62,9 @@ def rotate(x: Tensor, rotations: Tensor, channels: Sequence[str]) -> Tensor:
         The turned windows, in the shape of ``x``.
     """
     turned = x.clone()
-    for sensor in dict.fromkeys(name.rpartition("_")[0] for name in channels):
+    for sensor in sensors(channels):
         axes = [f"{sensor}_{axis}" for axis in "xyz"]
-        if sensor and all(axis in channels for axis in axes):
+        if all(axis in channels for axis in axes):
             columns = [list(channels).index(axis) for axis in axes]
             turned[..., columns] = x[..., columns] @ rotations.mT
     return turned
-
-
-def jitter_and_scale(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Scale every channel by about 1 +- ``strength`` and add noise of ``strength`` times its deviation."""
-    deviation = x.std(1, keepdim=True)
-    scale = 1 + strength * torch.randn(x.shape[0], 1, x.shape[2], generator=generator)
-    centre = x.mean(1, keepdim=True)
-    return centre + (x - centre) * scale + strength * deviation * torch.randn(x.shape, generator=generator)
