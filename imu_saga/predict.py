@@ -12,9 +12,11 @@ from tqdm import tqdm
 from imu_saga.datasets import open_dataset
 from imu_saga.finetune import predict_probabilities
 from imu_saga.gravity import remove_gravity
+from imu_saga.inspection_guess import guess_columns
 from imu_saga.recording import UNLABELLED, Recording
 from imu_saga.resample import resample
 from imu_saga.smoothing import NoSmoothing, Smoothing
+from imu_saga.table_recording import TableDataset
 from imu_saga.windows import cut_windows
 from shared_peft.atomic import replacing
 from shared_peft.errors import DataError
@@ -108,10 +110,36 @@ def read_recordings(path: Path | None, options: dict[str, Any], data: str = "") 
         DataError: a file that cannot be read.
         UnknownNameError: no such data set.
     """
-    if not data and path is not None:
-        named = next(iter(sorted(path.glob("*.*"))), path) if path.is_dir() else path
-        data = {".npz": "npz", ".parquet": "parquet"}.get(named.suffix.lower(), "csv")
-    return open_dataset(data or "csv", options).read(path)
+    return open_dataset(data or data_of(path), options).read(path)
+
+
+def data_of(path: Path | None) -> str:
+    """Return csv, npz or parquet by the suffix of a file, or of the first file in a folder."""
+    return {".npz": "npz", ".parquet": "parquet"}.get(_first_file(path).suffix.lower() if path else "", "csv")
+
+
+def guessed_options(path: Path, data: str = "") -> dict[str, Any]:
+    """Return what the names of a file's columns tell of them; labels are of no use here and are left alone.
+
+    Args:
+        path: a csv, npz or parquet file, or a folder of them.
+        data: a registered data set; "" chooses by the suffix.
+
+    Returns:
+        Options of the reader; none where the names tell of no accelerometer, or the data set maps no columns.
+
+    Raises:
+        DataError: a file without a header that can be read.
+    """
+    reader, first = open_dataset(data or data_of(path)), _first_file(path)
+    if not isinstance(reader, TableDataset) or not first.is_file():
+        return {}
+    options = guess_columns(reader.column_names(first))
+    return {name: value for name, value in options.items() if name not in ("label", "mag")} if "acc" in options else {}
+
+
+def _first_file(path: Path) -> Path:
+    return next(iter(sorted(path.glob("*.*"))), path) if path.is_dir() else path
 
 
 def predict_recordings(

@@ -8,7 +8,8 @@ from typing import Any
 
 import tyro
 
-from imu_saga.predict import GAP, check_windows, predict_recordings, read_recordings, write_predictions
+from imu_saga.inspection_guess import as_flag
+from imu_saga.predict import GAP, check_windows, guessed_options, predict_recordings, read_recordings, write_predictions
 from imu_saga.smoothing import build_smoothing
 from imu_saga.source import parsed_options
 from imu_saga.timeline import draw_timeline
@@ -27,7 +28,8 @@ class PredictOptions:
     file: tyro.conf.Positional[Path]
     """A csv, npz or parquet recording of any rate, a folder of them, or with --data the folder of a data set."""
     columns: tuple[str, ...] = ()
-    """Options of the reader as NAME=VALUE: time=t acc=ax,ay,az gyro=gx,gy,gz acc_unit=g max_gap_s=1 ..."""
+    """Options of the reader as NAME=VALUE: time=t acc=ax,ay,az gyro=gx,gy,gz acc_unit=g max_gap_s=1 ...; none takes
+    the columns by their names, and tells which."""
     data: str = ""
     """A registered data set; by default csv, npz or parquet by the file's suffix."""
     overlap: float = 0.0
@@ -51,6 +53,9 @@ def run(options: PredictOptions) -> None:
     trained = load_run(options.run)
     smoothing = build_smoothing(options.smoothing, parsed_options(options.smoothing_options, "--smoothing-options"))
     columns: dict[str, Any] = parsed_options(options.columns, "--columns")
+    if not columns:
+        columns = guessed_options(options.file, options.data)
+        sys.stdout.write(f"columns taken: {as_flag(columns)}\n" if columns else "")
     recordings = read_recordings(options.file, columns, options.data)
     found = predict_recordings(
         trained,

@@ -98,6 +98,19 @@ def test_a_416_hz_csv_in_g_with_gaps_gets_the_right_labels_at_the_right_times(tr
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_columns_are_taken_by_their_names_and_told(trained, recorded, tmp_path, capsys):
+    labels = []
+    for columns in ((), ("--columns", *COLUMNS, "gyro_unit=deg/s")):
+        out = tmp_path / f"out{len(columns)}.csv"
+        assert call("predict", trained / "kept", recorded[0], *columns, "--out", out, "--picture", "none") == 0
+        labels.append([row["label"] for row in rows_of(out)])
+    assert labels[0] == labels[1]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("columns taken: --columns")]
+    assert len(told) == 1
+    assert "Accel X (g),Accel Y (g),Accel Z (g)" in told[0]
+    assert "gyro=wx,wy,wz" in told[0]
+
+
 def test_probabilities_are_those_of_the_resampled_windows(trained, recorded, tmp_path):
     path = recorded[0]
     out = tmp_path / "out.csv"
