@@ -1,6 +1,7 @@
 """What is in a recording before anything is repaired: facts with their evidence, one function each."""
 
 import csv
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,13 @@ from imu_saga.inspection_axes import (
 from imu_saga.inspection_guess import guess_columns
 from imu_saga.recording import Recording
 from imu_saga.table_recording import TableDataset
+from imu_saga.table_rows import LARGEST_NUMBER
 from imu_saga.tables import check_file, read_header
 from imu_saga.units import detect_acc_unit, detect_gyro_unit
 from shared_peft.errors import DataError, SagaPeftError
 
 LOOSE_BYTES = 1 << 30  # a file beyond it is not read loosely
+LARGEST_STAMP = 1e19  # nanoseconds in three centuries
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def inspect_table(path: Path, options: Mapping[str, Any]) -> TableFacts:
     if absent:
         must = f"columns {', '.join(absent)} must be in the header"
         raise DataError(path, must, ", ".join(header)[:300], "Correct --columns")
-    if reader.suffix == "csv" and merged.get("decimal", "comma") == "comma" and _has_commas(frame[names]):
+    if reader.suffix == "csv" and merged.get("decimal", "comma") == "comma" and _has_commas(frame, names):
         merged["decimal"] = "comma"
         frame = pd.DataFrame({name: frame[name].str.replace(",", ".") for name in frame})
     values = np.stack([_as_numbers(frame[name]) for name in names], axis=1)
@@ -209,7 +212,6 @@ def _facts(
     rate_hz = clock.rate_hz if clock is not None else float(options.get("rate_hz") or 0.0)
     has_gyro = bool(options.get("gyro"))
     whole = values[np.isfinite(values[:, : 6 if has_gyro else 3]).all(axis=1)]
-    whole = whole[(np.abs(np.nan_to_num(whole)) < 1e12).all(axis=1)]
     acc, gyro = whole[:, :3], whole[:, 3:6] if has_gyro else None
     acc_unit, gyro_unit = unit_facts(acc, gyro, rate_hz)
     turning = gyro is not None and len(gyro) > 1 and rate_hz > 0
@@ -250,28 +252,30 @@ def _loosely(reader: TableDataset, path: Path, header: list[str]) -> tuple[pd.Da
     return frame, max(0, lines - 1 - len(frame))
 
 
-def _has_commas(frame: pd.DataFrame) -> bool:
+def _has_commas(frame: pd.DataFrame, names: list[str]) -> bool:
     """Tell whether commas mark the decimals of most cells."""
-    marked = [frame[name].str.fullmatch(r"\s*-?\d+,\d+\s*").fillna(False).mean() for name in frame]
+    marked = [frame[name].str.fullmatch(r"\s*-?\d+,\d+\s*").fillna(False).mean() for name in names]
     return float(np.mean(marked)) > 0.5
 
 
 def _skipping(path: Path, names: list[str], char: str, quoting: Literal[0, 3]) -> pd.DataFrame:
     """Return all rows that have no more cells than the header, as text."""
     columns = [name or f"unnamed {index}" for index, name in enumerate(names)]
-    return pd.read_csv(
-        path,
-        sep=char,
-        header=None,
-        skiprows=1,
-        names=columns,
-        dtype=str,
-        on_bad_lines="skip",
-        encoding_errors="replace",
-        index_col=False,
-        skipinitialspace=True,
-        quoting=quoting,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows that are too long are counted by the caller
+        return pd.read_csv(
+            path,
+            sep=char,
+            header=None,
+            skiprows=1,
+            names=columns,
+            dtype=str,
+            on_bad_lines="skip",
+            encoding_errors="replace",
+            index_col=False,
+            skipinitialspace=True,
+            quoting=quoting,
+        )
 
 
 def _column(reader: TableDataset, path: Path, name: str) -> np.ndarray:
@@ -282,9 +286,9 @@ def _column(reader: TableDataset, path: Path, name: str) -> np.ndarray:
 
 
 def _as_numbers(column: pd.Series, *, is_date: bool = False) -> np.ndarray:
-    """Return (rows,) float64, NaN where a cell is no number; ISO dates as seconds where asked."""
+    """Return (rows,) float64, NaN where a cell is no number or beyond any; ISO dates as seconds where asked."""
     numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
     if is_date and np.isnan(numbers).all():
         dates = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
         numbers = np.asarray((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), dtype=np.float64)
-    return numbers
+    return np.where(np.abs(numbers) <= (LARGEST_STAMP if is_date else LARGEST_NUMBER), numbers, np.nan)

@@ -61,6 +61,52 @@ def test_units_of_utd_mhad_are_g_and_degrees(shared_root):
         assert detect_gyro_unit(signal[:, :3], signal[:, 3:], 50.0, "x").unit == "deg/s"
 
 
+def test_units_are_never_wrong_on_vigorous_jumps_and_falls(shared_root):
+    root, told, tried = shared_root / "data/imu/sisfall", 0, 0
+    jumps = [one for one in open_dataset("sisfall").read(root) if one.session.startswith("D19")][::6]
+    falls = [one for one in open_dataset("sisfall", {"falls": True}).read(root) if one.session.startswith("F")]
+    for one in jumps + falls:
+        acc, gyro = one.signal[:, :3].astype(np.float64), one.signal[:, 3:].astype(np.float64)
+        for unit, scale in ACC.items():
+            assert detect_acc_unit(acc * scale, "x").unit == unit
+        for unit, scale in GYRO.items():
+            tried += 1
+            try:
+                found = detect_gyro_unit(acc, gyro * scale, one.rate_hz, "x").unit
+            except DataError:
+                continue
+            assert found == unit
+            told += 1
+    assert tried >= 60
+    assert told >= 0.95 * tried
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.6, 1.0, 5.0, 9.0])
+def test_noise_in_free_fall_has_no_unit(noise):
+    generator = np.random.default_rng(0)
+    acc, gyro = generator.normal(0, noise, (2000, 3)), generator.normal(0, noise, (2000, 3))
+    for scale in ACC.values():
+        with pytest.raises(DataError, match="acc must keep its direction|to tell the unit"):
+            detect_acc_unit(acc * scale, "x")
+        with pytest.raises(DataError, match="the device must turn"):
+            detect_gyro_unit(acc * scale, gyro, 50.0, "x")
+
+
+@pytest.mark.parametrize("unit", GYRO)
+def test_a_broken_gyroscope_sample_changes_no_unit(bouts, unit):
+    signal = next(signal for activity, signal in bouts if activity == "walk").copy()
+    signal[100:103, 4] = 60.0
+    assert detect_gyro_unit(signal[:, :3], signal[:, 3:] * GYRO[unit], 50.0, "x").unit == unit
+
+
+@pytest.mark.parametrize(("row", "message"), [(5, "must stay within 4000 m/s.2, got 5000 at sample 5, axis z")])
+def test_an_acceleration_beyond_every_sensor_is_refused(row, message):
+    acc = still()[:, :3]
+    acc[row, 2] = 5000.0
+    with pytest.raises(DataError, match=message):
+        acc_to_si(acc, "auto", "x")
+
+
 def still(count=500, seed=0):
     noise = np.random.default_rng(seed).normal(0, 0.02, (count, 6))
     return noise + [0, 0, 9.81, 0, 0, 0]
