@@ -124,10 +124,10 @@ def subject_spread(records: Sequence[Record], shots: int) -> Any:
         axes.scatter(values, place + offsets, s=14, color=colour, alpha=0.7, linewidths=0)
         axes.plot([np.median(values)] * 2, [place - 0.36, place + 0.36], color="black", linewidth=1.5)
         worst = values[0]
-        axes.text(1.02, place, f"median {np.median(values):.2f}, worst {worst:.2f}", va="center", fontsize=8)
+        axes.text(1.04, place, f"median {np.median(values):.2f}, worst {worst:.2f}", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.0)
+    axes.set_xlim(0, 1.02)
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.set_xlabel("macro-F1 of one person")
     axes.set_title(f"Every held-out person, {_labels_text(shots)}; the bar is the median", fontsize=10)

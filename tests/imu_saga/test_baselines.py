@@ -125,6 +125,7 @@ def test_logistic_regression_takes_the_strength_with_the_best_held_out_likelihoo
     fitted = BASELINES.get("logistic_regression")(2).fit(noisy)
     assert fitted.model.best_params_ == {"logisticregression__C": best}
     assert losses[best] < 0.95 * max(losses.values())
+    assert -fitted.model.best_score_ == pytest.approx(losses[best], rel=0.01)
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=best, max_iter=5000, tol=1e-8).fit(scaler.transform(features), noisy.labels)
     expected = model.predict_proba(scaler.transform(features))
