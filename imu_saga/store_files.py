@@ -54,16 +54,19 @@ class StoreFiles:
         ordered = rows[order]
         shard = np.searchsorted(self.edges, ordered, side="right") - 1
         apart = (np.diff(ordered, prepend=-2, append=-2) != 1) | (np.diff(shard, prepend=-2, append=-2) != 0)
-        cuts = np.flatnonzero(apart).tolist()
+        cuts = np.flatnonzero(apart)
         found = np.empty((len(rows), *shape), stored)
         size = found.nbytes // max(1, len(rows))
-        begins = (ordered - self.edges[shard]) * size
-        for first, last in zip(cuts, cuts[1:], strict=False):
-            index = int(shard[first])
-            file, at = self._file(index), self.offsets[index][name] + int(begins[first])
-            if os.preadv(file.handle, [found[first:last].data], at) != (last - first) * size:
+        first, last = cuts[:-1], cuts[1:]
+        places = [self.offsets[index][name] for index in shard[first].tolist()]
+        begins = (places + (ordered[first] - self.edges[shard[first]]) * size).tolist()
+        runs = list(zip(shard[first].tolist(), begins, first.tolist(), last.tolist(), strict=True))
+        for index, at, one, other in runs:
+            self._file(index).expect(at, (other - one) * size)
+        for index, at, one, other in runs:
+            if os.preadv(self._file(index).handle, [found[one:other].data], at) != (other - one) * size:
                 where = self.folder / self.card.shards[index].file
-                raise DataError(where, f"must hold {at + (last - first) * size} bytes", "fewer", "Open the store again")
+                raise DataError(where, f"must hold {at + (other - one) * size} bytes", "fewer", "Open the store again")
         result = np.empty(found.shape, dtype)
         result[order] = found
         return result
@@ -85,6 +88,11 @@ class _OpenFile:
         self.handle = os.open(path, os.O_RDONLY)
         if hasattr(os, "posix_fadvise"):  # rows are drawn from anywhere: reading ahead would read most of a file
             os.posix_fadvise(self.handle, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def expect(self, at: int, size: int) -> None:
+        """Let the system fetch bytes that will be read next, so that the disk serves a whole batch at once."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.handle, at, size, os.POSIX_FADV_WILLNEED)
 
     def __del__(self) -> None:
         os.close(self.handle)

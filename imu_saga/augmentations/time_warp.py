@@ -14,7 +14,7 @@ from imu_saga.recording import GYRO_CHANNELS
 @AUGMENTATIONS.register("time_warp")
 @dataclass(frozen=True)
 class TimeWarp(Augmentation):
-    """Play every window at a varying speed, exp(strength x normal) at a few knots, linear between them, 1 on average.
+    """Play every window at a varying speed, 1 on average; its logarithm is normal at a few knots, linear between them.
 
     What stays physical: an angular rate is an angle over time, so the gyroscope is multiplied by the local speed and
     the angle turned over the window is kept. The accelerometer's values are only moved in time: gravity does not
@@ -64,8 +64,8 @@ def warps(count: int, samples: int, strength: float, knots: int, generator: torc
         Where each new sample lies on the old time line, [samples], ascending from 0 to samples - 1, and its slope,
         the speed; both float64 of shape (count, samples).
     """
-    drawn = torch.exp(strength * torch.randn(count, 1, knots, generator=generator, dtype=torch.float64))
-    speed = functional.interpolate(drawn, size=samples, mode="linear", align_corners=True).squeeze(1)
+    drawn = strength * torch.randn(count, 1, knots, generator=generator, dtype=torch.float64)
+    speed = functional.interpolate(drawn, size=samples, mode="linear", align_corners=True).squeeze(1).exp()
     steps = (speed[:, 1:] + speed[:, :-1]) / 2
     time = functional.pad(steps.cumsum(1), (1, 0))
     factor = (samples - 1) / time[:, -1:].clamp(min=1e-12)
