@@ -20,16 +20,15 @@ MAG_SCALE: dict[MagUnit, float] = {"uT": 1.0, "nT": 1e-3, "mT": 1e3, "T": 1e6, "
 ACC_RANGE = (7.0, 15.0)  # [m/s^2]
 STEADY_SAMPLES, STEADY_PART = 10, 0.5  # gravity outlives the mean of 10 samples (0.72 on the recordings tried)
 ACC_LIMIT = 4000.0  # [m/s^2] beyond the range of the accelerometers people wear (400 g)
-# Ours. While |acc| is near gravity, turning tilts it: (rate of tilt) / (angular rate) is 0.26 to 5.0 in rad/s, so at
-# most 0.088 in deg/s, on the recordings tried but for four with a gyroscope that jumped (0.10).
+# Ours. Turning tilts gravity: (rate of tilt) / (angular rate) is 0.29 to 4.9 in rad/s, so at most 0.086 in deg/s, on
+# the recordings tried but for four with a gyroscope that jumped (0.10).
 RAD_RATIO, DEG_RATIO = (0.18, 12.0), (0.003, 0.085)
-NEAR_GRAVITY = 0.3  # of the median |acc|: in the air between two jumps, acc says nothing about down
 REST_TILT = 0.05  # [rad/s] below it nothing turns, and the unit of the gyroscope cannot be told
 GYRO_LIMIT = 75.0  # [rad/s] beyond the range of any motion sensor for people (4000 deg/s = 70 rad/s)
 MAG_LIMIT = 6000.0  # [uT] beyond the range of a phone's magnetometer (4915 uT)
 SMOOTHING_S = 0.25
 SPIKE_SAMPLES = 5  # a median of this width drops broken samples
-CALM_PART = 0.9  # of the times count; the fastest are as likely broken
+CALM_PART = 0.9  # of the times count; in the fastest a cell is broken, or a jump leaves no gravity to tilt
 
 
 @dataclass(frozen=True)
@@ -186,23 +185,16 @@ def _check_declared(acc: np.ndarray, gyro: np.ndarray, unit: str, rate_hz: float
 def _tilt_and_turn(acc: np.ndarray, gyro: np.ndarray, rate_hz: float) -> tuple[float, float]:
     """Return the root mean square rates of gravity's tilt [rad/s] and of the gyroscope [its unit] at the same times.
 
-    Both are means over a quarter of a second, free of isolated spikes, taken where |acc| is near gravity; 0 where acc
-    holds none.
+    Both are means over a quarter of a second, free of isolated spikes; 0 where acc holds no gravity.
     """
     steps = max(1, round(SMOOTHING_S * rate_hz))
     if len(acc) < 4 * steps or steadiness(acc) < STEADY_PART:
         return 0.0, 0.0
     acc, gyro = (median_filter(values.astype(np.float64), (SPIKE_SAMPLES, 1)) for values in (acc, gyro))
     down, turning = _moving_mean(acc, steps), _moving_mean(gyro - np.median(gyro, axis=0), steps)
-    length = np.linalg.norm(down, axis=1)
-    usual = float(np.median(np.linalg.norm(acc, axis=1)))
-    near = np.abs(length - usual) <= NEAR_GRAVITY * usual
-    near = near[steps:] & near[:-steps]
-    if not near.any():
-        return 0.0, 0.0
-    down = down / np.maximum(length, 1e-9)[:, None]
-    tilting = (down[steps:] - down[:-steps])[near] * (rate_hz / steps)
-    turning = _moving_mean(turning, steps)[: len(near)][near]
+    down = down / np.maximum(np.linalg.norm(down, axis=1, keepdims=True), 1e-9)
+    tilting = (down[steps:] - down[:-steps]) * (rate_hz / steps)
+    turning = _moving_mean(turning, steps)[: len(tilting)]
     return _calm_rms(tilting), _calm_rms(turning)
 
 

@@ -63,7 +63,7 @@ def test_units_of_utd_mhad_are_g_and_degrees(shared_root):
 
 def test_units_are_never_wrong_on_vigorous_jumps_and_falls(shared_root):
     root, told, tried = shared_root / "data/imu/sisfall", 0, 0
-    jumps = [one for one in open_dataset("sisfall").read(root) if one.session.startswith("D19")][::6]
+    jumps = [one for one in open_dataset("sisfall").read(root) if one.session.startswith("D19")][::2]
     falls = [one for one in open_dataset("sisfall", {"falls": True}).read(root) if one.session.startswith("F")]
     for one in jumps + falls:
         acc, gyro = one.signal[:, :3].astype(np.float64), one.signal[:, 3:].astype(np.float64)
@@ -77,8 +77,8 @@ def test_units_are_never_wrong_on_vigorous_jumps_and_falls(shared_root):
                 continue
             assert found == unit
             told += 1
-    assert tried >= 60
-    assert told >= 0.95 * tried
+    assert tried >= 150
+    assert told >= 0.99 * tried
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.1, 0.6, 1.0, 5.0, 9.0])
