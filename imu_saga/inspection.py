@@ -29,6 +29,7 @@ from imu_saga.units import detect_acc_unit, detect_gyro_unit
 from shared_peft.errors import DataError, SagaPeftError
 
 LOOSE_BYTES = 1 << 30  # a file beyond it is not read loosely
+BATCH_GAP_S = 0.5  # the readers' own limit
 LARGEST_STAMP = 1e19  # nanoseconds in three centuries
 
 
@@ -40,6 +41,7 @@ class ClockFacts:
         unit: unit told, or "" where none fits.
         rate_hz: samples per second [Hz].
         jitter: standard deviation of the regular steps, in sampling periods.
+        gap_from_s: a step longer than this [s] is a gap; longer where stamps come in batches, which are no gaps.
         gaps: steps with samples missing.
         longest_gap_s: the longest step [s].
         repeated: rows with the stamp of the row before.
@@ -51,6 +53,7 @@ class ClockFacts:
     unit: str
     rate_hz: float
     jitter: float
+    gap_from_s: float
     gaps: int
     longest_gap_s: float
     repeated: int
@@ -164,17 +167,20 @@ def clock_facts(stamps: np.ndarray, unit: TimeUnit | None, first_row: int) -> Cl
         try:
             unit = detect_time_unit(np.sort(known), "time")
         except SagaPeftError:
-            return ClockFacts("", 0.0, 0.0, 0, 0.0, 0, 0, 0, len(stamps) - len(known))
+            return ClockFacts("", 0.0, 0.0, 0.0, 0, 0.0, 0, 0, 0, len(stamps) - len(known))
     steps = np.diff(known) * TIME_SCALE[unit]
     back = np.flatnonzero(steps < 0)
     forward = steps[steps >= 0]
     period = typical_period(np.concatenate([[0.0], np.cumsum(forward)]))
     regular = forward[(forward > 0) & (forward <= MISSING_PERIODS * period)]
+    batched = len(forward) > 0 and float((forward < period / 10).mean()) > 0.01  # as in to_uniform
+    gap_from_s = BATCH_GAP_S if batched else MISSING_PERIODS * period
     return ClockFacts(
         unit=unit,
         rate_hz=1 / period if period > 0 else 0.0,
         jitter=float(regular.std() / period) if len(regular) and period > 0 else 0.0,
-        gaps=int((forward > MISSING_PERIODS * period).sum()),
+        gap_from_s=gap_from_s,
+        gaps=int((forward > gap_from_s).sum()),
         longest_gap_s=float(forward.max()) if len(forward) else 0.0,
         repeated=int((steps == 0).sum()),
         backwards=len(back),

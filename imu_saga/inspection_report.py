@@ -16,7 +16,6 @@ NOISY_JITTER = 0.05  # ours; of a sampling period
 SHOWN = 12  # recordings listed
 COLOURS = ("tab:blue", "tab:orange", "tab:green")
 MOST_POINTS, MOST_GAPS = 20_000, 200  # drawn
-LONG_STEP = 1.75  # periods
 
 
 def table_lines(facts: TableFacts) -> Iterator[str]:
@@ -158,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 def _draw_signal(axes: Any, facts: TableFacts, columns: slice, label: str) -> None:
     every = max(1, len(facts.times_s) // MOST_POINTS)
-    limit = every * LONG_STEP / facts.clock.rate_hz if facts.clock is not None and facts.clock.rate_hz > 0 else np.inf
+    limit = every * facts.clock.gap_from_s if facts.clock is not None and facts.clock.unit else np.inf
     times, values = facts.times_s[::every], facts.values[::every]
     gaps = np.flatnonzero(np.abs(np.diff(times)) > limit)
     broken_times, broken = np.insert(times, gaps + 1, np.nan), np.insert(values, gaps + 1, np.nan, axis=0)
