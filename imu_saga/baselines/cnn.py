@@ -50,12 +50,6 @@ class SmallCnn(Baseline):
 
     def learn(self, windows: WindowSet) -> None:
         """Train, every class equally often in a batch."""
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(self.seed)
-            self.network = SmallNetwork(windows.x.shape[2], len(self.seen))
-        x = torch.from_numpy(windows.x).flatten(0, 1)
-        self.network.mean.copy_(x.mean(0))
-        self.network.deviation.copy_(x.std(0).clamp(min=1e-3))
         config = TrainConfig(
             steps=max(STEPS, EPOCHS * len(windows) // BATCH),
             learning_rate=LEARNING_RATE,
@@ -69,7 +63,13 @@ class SmallCnn(Baseline):
         def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
             return functional.cross_entropy(network(batch[0]), torch.searchsorted(codes, batch[1])), {}
 
-        train(self.network, objective, balanced_batches(windows, drawing), config)
+        with torch.random.fork_rng(devices=()):  # the loop, too, seeds torch's own generator
+            torch.manual_seed(self.seed)
+            self.network = SmallNetwork(windows.x.shape[2], len(self.seen))
+            x = torch.from_numpy(windows.x).flatten(0, 1)
+            self.network.mean.copy_(x.mean(0))
+            self.network.deviation.copy_(x.std(0).clamp(min=1e-3))
+            train(self.network, objective, balanced_batches(windows, drawing), config)
 
     def answer(self, windows: WindowSet) -> np.ndarray:
         """Return the softmax of the logits."""

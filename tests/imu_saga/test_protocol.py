@@ -20,8 +20,10 @@ SMALL = {"width": 16, "depth": 1, "heads": 2}
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    windows = people(subjects=6, each=6)
-    test = windows.subjects == "p0"
+    windows = people(subjects=6, each=12)
+    noise = np.random.default_rng(0).normal(0, 2, windows.x.shape).astype(np.float32)
+    windows = dataclasses.replace(windows, x=windows.x + noise)  # hard, so that rows differ
+    test = np.isin(windows.subjects, ["p0", "p1", "p2"])
     sides = Sides(windows.subset(~test), windows.subset(~test), windows.subset(test))
     config = ProtocolConfig(
         shots=(4,),
@@ -37,6 +39,7 @@ def compared(tmp_path_factory):
 
 
 def test_rows_are_baselines_scratch_weightings_and_methods_in_order(compared):
+    assert len({str(record["confusion"]) for record in compared[3]}) == len(compared[3]), "rows differ"
     names = ["majority", "scratch", "point", "equal", "searched", "equal head", "equal lora"]
     assert [record["row"] for record in compared[3]] == names
 
