@@ -13,6 +13,8 @@ from shared_peft.errors import ConfigError, DataError, UnknownNameError
 SMALL = {
     "synthetic": {"population": {"subjects": 3, "bout_s": 8.0, "sessions": 1}},
     "csv": {"label": "label"},
+    "npz": {"label": "label"},
+    "parquet": {"label": "label"},
 }
 NEEDS_ROOT = [name for name, reader in DATASETS.items() if reader.needs_root]
 
