@@ -1,5 +1,6 @@
 """What every baseline offers beside the networks, and the registry they stand in."""
 
+import warnings
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -30,7 +31,9 @@ class Baseline(ABC):
         self.spec, self.classes = InputSpec.of(known), known.classes
         self.seen = np.unique(known.labels)
         if len(self.seen) > 1:
-            self.learn(known)
+            with warnings.catch_warnings():  # one window of each of many classes is what few labels means
+                warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+                self.learn(known)
         return self
 
     def probabilities(self, windows: WindowSet) -> np.ndarray:

@@ -60,6 +60,13 @@ def test_any_labels_give_probabilities_and_unseen_classes_get_none(sides, name, 
     assert fitted.predict(test.subset(np.arange(0))).shape == (0,)
 
 
+@pytest.mark.parametrize("name", BASELINES.names())
+def test_one_window_of_each_of_many_classes_is_enough(sides, name, quick):
+    train = sides[0].subset(np.arange(24))
+    many = dataclasses.replace(train, labels=np.arange(24), classes=tuple(f"c{n}" for n in range(24)))
+    np.testing.assert_allclose(BASELINES.get(name)(0).fit(many).probabilities(many).sum(axis=1), 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", [name for name in BASELINES.names() if name != "majority"])
 def test_every_baseline_tells_planted_activities_of_new_people_and_repeats_itself(sides, name, quick):
     train, test = sides
