@@ -1,7 +1,8 @@
 """Which differences between rows are within noise: a Bayesian bootstrap over people and label draws (Rubin 1981).
 
-Every person and every label draw gets a weight from the standard exponential distribution; a fold's macro-F1 is that
-of its people's weighted confusion matrices, and a row's score the mean over folds and draws, weighted alike. Both rows
+Every person and every label draw (each fold has its own) gets a weight from the standard exponential distribution; a
+fold's macro-F1 is that of its people's weighted confusion matrices, and a row's score the mean over folds and draws,
+weighted alike. Both rows
 of a pair get the same weights, so what is hard for both cancels. The 95 % interval of the difference is read off.
 """
 
@@ -76,16 +77,16 @@ def resampled_scores(
 ) -> dict[str, np.ndarray]:
     """Return each row's score under the same DRAWS weightings, shape (DRAWS,)."""
     people = sorted({subject for record in records for subject in record["subjects"]})
-    seeds = sorted({record["seed"] for record in records})
+    drawn = sorted({(record["fold"], record["seed"]) for record in records})
     of_person = generator.exponential(size=(DRAWS, len(people)))
-    of_seed = generator.exponential(size=(DRAWS, len(seeds)))
+    of_draw = generator.exponential(size=(DRAWS, len(drawn)))
     found = {}
     for row in rows:
         score, total = np.zeros(DRAWS), np.zeros(DRAWS)
         for record in (record for record in records if record["row"] == row):
             weights = of_person[:, [people.index(subject) for subject in record["subjects"]]]
             f1 = macro_f1(np.einsum("ds,sij->dij", weights, confusions_of_subjects(record)))
-            weight = weights.sum(axis=1) * of_seed[:, seeds.index(record["seed"])]
+            weight = weights.sum(axis=1) * of_draw[:, drawn.index((record["fold"], record["seed"]))]
             score, total = score + weight * f1, total + weight
         found[row] = score / total
     return found

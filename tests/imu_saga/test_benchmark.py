@@ -184,6 +184,21 @@ def test_a_better_row_is_told_from_noise_and_an_equal_one_is_not(folds, tmp_path
     assert "ccc behind (-0." in difference_text(found)
 
 
+def test_luck_with_the_labels_of_one_fold_is_noise_even_with_a_single_draw_a_fold():
+    """Every person of a fold does better by the same amount, in one fold for one row, in the other for the other."""
+
+    def record(row, fold, right):
+        counts = [[0, 0, right], [0, 1, 100 - right], [1, 1, 100]]
+        subjects = {f"{fold}{person}": {"counts": counts} for person in range(30)}
+        f1 = float(macro_f1(np.array([[right, 100 - right], [0, 100]])))
+        return {
+            "row": row, "fold": fold, "shots": 1, "seed": 0, "macro_f1": f1, "classes": ["a", "b"], "subjects": subjects
+        }  # fmt: skip
+
+    records = [record("x", "0", 90), record("x", "1", 60), record("y", "0", 70), record("y", "1", 75)]
+    assert differences_from_best(records, np.random.default_rng(0))[0].within_noise
+
+
 def test_intervals_hold_the_true_difference_as_often_as_they_say(folds, tmp_path):
     """Forty benchmarks of two rows that answer right with the same probability: about 95 % hold 0."""
     wide = [
