@@ -189,7 +189,7 @@ def test_luck_with_the_labels_of_one_fold_is_noise_even_with_a_single_draw_a_fol
 
     def record(row, fold, right):
         counts = [[0, 0, right], [0, 1, 100 - right], [1, 1, 100]]
-        subjects = {f"{fold}{person}": {"counts": counts} for person in range(30)}
+        subjects = {f"{fold}{person}": {"counts": counts} for person in range(400)}
         f1 = float(macro_f1(np.array([[right, 100 - right], [0, 100]])))
         return {
             "row": row, "fold": fold, "shots": 1, "seed": 0, "macro_f1": f1, "classes": ["a", "b"], "subjects": subjects
