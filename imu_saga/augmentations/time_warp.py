@@ -68,5 +68,7 @@ def warps(count: int, samples: int, strength: float, knots: int, generator: torc
     speed = functional.interpolate(drawn, size=samples, mode="linear", align_corners=True).squeeze(1).exp()
     steps = (speed[:, 1:] + speed[:, :-1]) / 2
     time = functional.pad(steps.cumsum(1), (1, 0))
-    factor = (samples - 1) / time[:, -1:].clamp(min=1e-12)
-    return (time * factor).clamp(max=samples - 1), speed * factor if samples > 1 else speed
+    total = time[:, -1:].clamp(min=1e-12)
+    return (time * (samples - 1) / total).clamp(max=samples - 1), speed * (
+        samples - 1
+    ) / total if samples > 1 else speed

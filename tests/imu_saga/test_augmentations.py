@@ -149,6 +149,13 @@ def test_warps_run_forward_from_end_to_end_and_their_speed_is_their_slope(sample
     torch.testing.assert_close((speed[:, 1:] + speed[:, :-1]) / 2, time.diff(dim=1), rtol=1e-6, atol=1e-9)
 
 
+def test_a_warp_at_rest_is_the_clock_itself_for_every_length():
+    for samples in range(1, 200):
+        time, speed = warps(2, samples, 0.0, 5, seeded())
+        assert torch.equal(time, torch.arange(samples).double().expand(2, -1))
+        assert torch.equal(speed, torch.ones(2, samples, dtype=torch.float64))
+
+
 def test_a_warp_leaves_gravity_alone_and_moves_a_ramp_by_the_warp_itself():
     still = torch.tensor([3.1, -4.2, 8.3]).expand(20, 50, 3).clone()
     valid = torch.ones(20, 50).bool()
