@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from imu_saga.datasets import open_dataset
+from imu_saga.files.table_recording import TableDataset
 from imu_saga.finetune import predict_probabilities
-from imu_saga.gravity import remove_gravity
-from imu_saga.inspection_guess import guess_columns
+from imu_saga.inspection.guess import guess_columns
 from imu_saga.recording import UNLABELLED, Recording
-from imu_saga.resample import resample
-from imu_saga.smoothing import NoSmoothing, Smoothing
-from imu_saga.table_recording import TableDataset
+from imu_saga.signal.gravity import remove_gravity
+from imu_saga.signal.resample import resample
+from imu_saga.streaming.smoothing import NoSmoothing, Smoothing
 from imu_saga.windows import cut_windows
 from shared_peft.atomic import replacing
 from shared_peft.errors import DataError

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from imu_saga.card import WEIGHTS
-from imu_saga.evaluate import score_labels
+from imu_saga.evaluation.scores import score_labels
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain

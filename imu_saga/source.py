@@ -12,10 +12,10 @@ import numpy as np
 from imu_saga.combine import Part, combine, parse_label_map, people_of
 from imu_saga.dataset import ImuDataset
 from imu_saga.datasets import open_dataset
-from imu_saga.gravity import remove_gravity
 from imu_saga.protocols import SplitProtocol, open_protocol
 from imu_saga.recording import UNLABELLED, Gravity, Recording
-from imu_saga.resample import resample_all
+from imu_saga.signal.gravity import remove_gravity
+from imu_saga.signal.resample import resample_all
 from imu_saga.splits import Split, labelled_rows, without_overlap
 from imu_saga.tasks import TASKS
 from imu_saga.windows import LabelRule, WindowReport, WindowSet, cut_windows

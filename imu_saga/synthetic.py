@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 
 MOTIONS = 6  # fore-aft, sideways and vertical acceleration [m/s^2]; roll, pitch and yaw [rad]
 HARMONICS = 4  # of the stride: 1 is one full stride, 2 is one step

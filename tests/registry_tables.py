@@ -12,13 +12,19 @@ MARKS = "<!-- tables -->", "<!-- end of tables -->"
 
 def registry_tables() -> str:
     """Return one Markdown table for each registry a user picks names from."""
+    import imu_saga.augmentations
     import imu_saga.encoders
-    import imu_saga.masking  # noqa: F401  (both register their members)
+    import imu_saga.masking
+    import imu_saga.protocols  # noqa: F401  (all register their members)
     from deploy.target import EXPORT_TARGETS
+    from imu_saga.augmentation import AUGMENTATIONS
     from imu_saga.baselines import BASELINES
     from imu_saga.datasets import DATASETS
     from imu_saga.encoder import ENCODERS
     from imu_saga.masking_level import MASKING_LEVELS
+    from imu_saga.split_protocol import PROTOCOLS
+    from imu_saga.streaming.smoothing import SMOOTHINGS
+    from imu_saga.tasks import TASKS
     from shared_peft import LAYER_KINDS, METHODS
     from vision.backbones import BACKBONES
 
@@ -32,6 +38,10 @@ def registry_tables() -> str:
         _table("Backbone families", ("name", "what it builds"), [(n, f.summary) for n, f in BACKBONES.items()]),
         _table("IMU encoders", ("name", "what it is"), [(n, _first(e)) for n, e in ENCODERS.items()]),
         _table("Masking levels", ("name", "what it hides"), [(n, _first(m)) for n, m in MASKING_LEVELS.items()]),
+        _table("Augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
+        _table("IMU tasks", ("name", "what is told apart"), [(n, _first(a)) for n, a in TASKS.items()]),
+        _table("Split protocols", ("name", "its folds"), [(n, _first(p)) for n, p in PROTOCOLS.items()]),
+        _table("Smoothing of answers", ("name", "what it does"), [(n, _first(s)) for n, s in SMOOTHINGS.items()]),
         _table("IMU data sets", ("name", "title", "licence"), [(n, d.title, d.licence) for n, d in DATASETS.items()]),
         _table("Classical baselines", ("name", "what it is"), [(n, _first(b)) for n, b in BASELINES.items()]),
         _table("Export targets", ("name", "what it writes"), [(n, _first(t)) for n, t in EXPORT_TARGETS.items()]),

@@ -12,7 +12,7 @@ from deploy.demo.figures import Picture, confusion_matrices, masked_window, sear
 from deploy.demo.report import Chapter
 from deploy.demo.tables import Table
 from imu_saga.baselines import BASELINES
-from imu_saga.evaluate import score_labels, score_model
+from imu_saga.evaluation.scores import score_labels, score_model
 from imu_saga.finetune import FinetuneConfig, finetune
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from imu_saga.baseline import BASELINES, Baseline
-from imu_saga.features import window_features
+from imu_saga.signal.features import window_features
 from imu_saga.windows import WindowSet
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C tried, the inverse of the L2 penalty (ours)

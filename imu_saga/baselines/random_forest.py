@@ -3,7 +3,7 @@
 import numpy as np
 
 from imu_saga.baseline import BASELINES, Baseline
-from imu_saga.features import window_features
+from imu_saga.signal.features import window_features
 from imu_saga.windows import WindowSet
 
 TREES = 300

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from imu_saga.audit import LeakError, audit_run, audit_table
+from imu_saga.evaluation.audit import LeakError, audit_run, audit_table
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from imu_saga.benchmark import Benchmark, Grid, fingerprint, run_benchmark
-from imu_saga.benchmark_noise import Difference, differences_from_best
-from imu_saga.benchmark_pictures import draw_benchmark
-from imu_saga.benchmark_table import csv_text, difference_text, score_table, summary
-from imu_saga.contender import contender
+from imu_saga.benchmark.contender import contender
+from imu_saga.benchmark.engine import Benchmark, Grid, fingerprint, run_benchmark
+from imu_saga.benchmark.noise import Difference, differences_from_best
+from imu_saga.benchmark.pictures import draw_benchmark
+from imu_saga.benchmark.sides import Sides, load_sides
+from imu_saga.benchmark.starts import Starts, given_start
+from imu_saga.benchmark.table import csv_text, difference_text, score_table, summary
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.picture import new_figure
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
-from imu_saga.sides import Sides, load_sides
 from imu_saga.source import DataOptions, split_protocol
 from imu_saga.splits import SHOTS
-from imu_saga.starts import Starts, given_start
 from shared_peft.atomic import write_text
 from shared_peft.command import Command
 from shared_peft.config import to_json

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from imu_saga.benchmark.pretraining_rows import ProtocolConfig, run_protocol, table
+from imu_saga.benchmark.sides import Sides
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.pretrain import PretrainConfig
-from imu_saga.protocol import ProtocolConfig, run_protocol, table
 from imu_saga.search import SearchConfig
-from imu_saga.sides import Sides
 from imu_saga.source import DataOptions, load_windows, split_by_subject
 from shared_peft.atomic import write_text
 from shared_peft.command import Command

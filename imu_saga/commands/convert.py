@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imu_saga.source import DataOptions
-from imu_saga.store_convert import convert
-from imu_saga.store_format import StoreType
-from imu_saga.store_writer import SHARD_WINDOWS
+from imu_saga.store.convert import convert
+from imu_saga.store.format import StoreType
+from imu_saga.store.writer import SHARD_WINDOWS
 from shared_peft.command import Command
 
 

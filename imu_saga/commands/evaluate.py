@@ -12,13 +12,13 @@ from imu_saga.card import read_card
 from imu_saga.commands.finetune import FinetuneOptions, drawn_rows
 from imu_saga.commands.pretrain import stored_options
 from imu_saga.commands.scores import scores_text
-from imu_saga.cross_data import check_never_trained, load_other
-from imu_saga.evaluate import check_apart, check_fits, full_scores, side_scores, spread_text
+from imu_saga.evaluation.cross_data import check_never_trained, load_other
+from imu_saga.evaluation.scores import check_apart, check_fits, full_scores, side_scores, spread_text
+from imu_saga.evaluation.verification import verification_picture
 from imu_saga.finetune import predict_probabilities
 from imu_saga.picture import new_figure, write_picture
 from imu_saga.source import load_split
 from imu_saga.trained import FINETUNE_KIND, load_run
-from imu_saga.verification import verification_picture
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
 from shared_peft.config import from_json

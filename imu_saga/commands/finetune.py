@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from imu_saga.audit import audit_run
 from imu_saga.augmentation import parse_augmentations
 from imu_saga.commands.scores import scores_text
-from imu_saga.evaluate import side_scores, spread_text
+from imu_saga.evaluation.audit import audit_run
+from imu_saga.evaluation.footprint import write_footprint
+from imu_saga.evaluation.scores import side_scores, spread_text
 from imu_saga.finetune import FinetuneConfig, finetune
-from imu_saga.footprint import write_footprint
 from imu_saga.source import DataOptions, SplitWindows, described_split, load_split
 from imu_saga.splits import few_shot
 from imu_saga.trained import FINETUNE_KIND, save_run

@@ -7,9 +7,9 @@ from pathlib import Path
 import tyro
 
 from imu_saga.datasets import open_dataset
-from imu_saga.inspection import TableFacts, dataset_of, inspect_recording, inspect_table
-from imu_saga.inspection_reading import read_facts
-from imu_saga.inspection_report import as_json, draw, read_lines, table_lines
+from imu_saga.inspection.facts import TableFacts, dataset_of, inspect_recording, inspect_table
+from imu_saga.inspection.reading import read_facts
+from imu_saga.inspection.report import as_json, draw, read_lines, table_lines
 from imu_saga.picture import write_picture
 from imu_saga.source import parsed_options
 from shared_peft.atomic import write_json

@@ -8,10 +8,10 @@ from typing import Any
 
 import tyro
 
-from imu_saga.inspection_guess import as_flag
+from imu_saga.inspection.guess import as_flag
 from imu_saga.predict import GAP, check_windows, guessed_options, predict_recordings, read_recordings, write_predictions
-from imu_saga.smoothing import build_smoothing
 from imu_saga.source import parsed_options
+from imu_saga.streaming.smoothing import build_smoothing
 from imu_saga.timeline import draw_timeline
 from imu_saga.trained import load_run
 from shared_peft.command import Command

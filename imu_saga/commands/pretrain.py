@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from imu_saga.footprint import write_footprint
+from imu_saga.evaluation.footprint import write_footprint
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
 from imu_saga.source import DataOptions, load_split, parsed_options, split_protocol
-from imu_saga.store import WindowStore
-from imu_saga.store_split import options_of, split_store
+from imu_saga.store.split import options_of, split_store
+from imu_saga.store.store import WindowStore
 from shared_peft.command import Command
 from shared_peft.config import to_json
 from shared_peft.errors import RunError

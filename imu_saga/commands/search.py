@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from imu_saga.commands.pretrain import PretrainOptions, pretrain_config, stored_options
-from imu_saga.footprint import write_footprint
+from imu_saga.evaluation.footprint import write_footprint
 from imu_saga.search import SearchConfig, label_folds, limit_threads, search
 from imu_saga.source import load_split
 from shared_peft.command import Command

@@ -16,10 +16,10 @@ import numpy as np
 import tyro
 
 from imu_saga.predict import Prediction, csv_header, csv_row
-from imu_saga.smoothing import build_smoothing
 from imu_saga.source import parsed_options
-from imu_saga.stream import StreamClassifier, StreamOptions
-from imu_saga.stream_lines import LineColumns, LineReader, OnBad
+from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
+from imu_saga.streaming.lines import LineColumns, LineReader, OnBad
+from imu_saga.streaming.smoothing import build_smoothing
 from imu_saga.trained import load_run
 from shared_peft.command import Command
 from shared_peft.config import from_json

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 
 EASE_S = 0.2  # [s] over which activity starts and stops
 

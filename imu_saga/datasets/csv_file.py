@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from imu_saga.dataset import DATASETS
-from imu_saga.table_recording import Columns, TableDataset, sample_table
-from imu_saga.tables import Decimal, Separator, read_header, read_table
+from imu_saga.files.table_recording import Columns, TableDataset, sample_table
+from imu_saga.files.tables import Decimal, Separator, read_header, read_table
 from shared_peft.atomic import write_text
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._sample_motion import sample_motion
-from imu_saga.number_rows import read_rows
+from imu_saga.files.number_rows import read_rows
 from imu_saga.recording import IMU_CHANNELS, UNLABELLED, Recording
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 from shared_peft.errors import DataError
 
 BASIC = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")  # ids 1 to 6

@@ -11,9 +11,9 @@ import pandas as pd
 
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._own_clock import worn_device
+from imu_saga.files.tables import read_header
 from imu_saga.recording import UNLABELLED, Recording
-from imu_saga.streams import NoOverlapError, Sensor, SensorStream, Wearer, joint_recordings
-from imu_saga.tables import read_header
+from imu_saga.signal.sensor_clocks import NoOverlapError, Sensor, SensorStream, Wearer, joint_recordings
 from shared_peft.errors import DataError
 
 CLASSES = ("bike", "sit", "stand", "walk", "stairsup", "stairsdown")

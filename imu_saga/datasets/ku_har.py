@@ -13,12 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from imu_saga.clock import TIME_SCALE, detect_time_unit
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._sample_motion import sample_motion
-from imu_saga.number_rows import read_rows
+from imu_saga.files.number_rows import read_rows
 from imu_saga.recording import Gravity, Recording
-from imu_saga.streams import Sensor, SensorStream, Wearer, joint_recordings
+from imu_saga.signal.clock import TIME_SCALE, detect_time_unit
+from imu_saga.signal.sensor_clocks import Sensor, SensorStream, Wearer, joint_recordings
 from shared_peft.errors import DataError
 
 CLASSES = (

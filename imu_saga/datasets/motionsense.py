@@ -9,9 +9,9 @@ import numpy as np
 
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._sample_motion import sample_motion
+from imu_saga.files.tables import read_table
 from imu_saga.recording import IMU_CHANNELS, Recording
-from imu_saga.tables import read_table
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 from shared_peft.errors import DataError
 
 CODES = ("dws", "ups", "sit", "std", "wlk", "jog")

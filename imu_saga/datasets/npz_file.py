@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from imu_saga.dataset import DATASETS
-from imu_saga.npz_columns import array_columns, read_columns_of_arrays
-from imu_saga.table_recording import Columns, TableDataset, sample_table
+from imu_saga.files.npz_columns import array_columns, read_columns_of_arrays
+from imu_saga.files.table_recording import Columns, TableDataset, sample_table
 from shared_peft.atomic import replacing
 
 

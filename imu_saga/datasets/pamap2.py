@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from imu_saga.clock import to_uniform
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._sample_motion import sample_motion
-from imu_saga.number_rows import read_rows
+from imu_saga.files.number_rows import read_rows
 from imu_saga.recording import IMU_CHANNELS, MAG_CHANNELS, UNLABELLED, Recording
+from imu_saga.signal.clock import to_uniform
 from shared_peft.errors import DataError
 
 ACTIVITIES = {

@@ -10,8 +10,8 @@ from typing import ClassVar
 import pandas as pd
 
 from imu_saga.dataset import DATASETS
-from imu_saga.table_recording import Columns, TableDataset, sample_table
-from imu_saga.tables import check_file, columns_of_frame, missing_columns
+from imu_saga.files.table_recording import Columns, TableDataset, sample_table
+from imu_saga.files.tables import check_file, columns_of_frame, missing_columns
 from shared_peft.atomic import replacing
 from shared_peft.errors import DataError, MissingPackageError
 

@@ -13,12 +13,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from imu_saga.clock import MIN_STRETCH
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._own_clock import worn_device
+from imu_saga.files.tables import check_file
 from imu_saga.recording import IMU_CHANNELS, MAG_CHANNELS, Recording
-from imu_saga.streams import NoOverlapError, Sensor, SensorStream, Wearer, joint_recordings
-from imu_saga.tables import check_file
+from imu_saga.signal.clock import MIN_STRETCH
+from imu_saga.signal.sensor_clocks import NoOverlapError, Sensor, SensorStream, Wearer, joint_recordings
 from shared_peft.errors import DataError
 
 CLASSES = ("climbingdown", "climbingup", "jumping", "lying", "running", "sitting", "standing", "walking")

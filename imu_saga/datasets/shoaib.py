@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from imu_saga.clock import to_uniform
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._own_clock import worn_device
+from imu_saga.files.tables import check_file
 from imu_saga.recording import IMU_CHANNELS, MAG_CHANNELS, Recording
-from imu_saga.tables import check_file
-from imu_saga.units import acc_to_si
+from imu_saga.signal.clock import to_uniform
+from imu_saga.signal.units import acc_to_si
 from shared_peft.errors import DataError
 
 CLASSES = ("walking", "standing", "jogging", "sitting", "biking", "upstairs", "downstairs")

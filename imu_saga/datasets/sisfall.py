@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from imu_saga.dataset import DATASETS, ImuDataset
+from imu_saga.files.tables import check_file, read_arrays
 from imu_saga.recording import IMU_CHANNELS, UNLABELLED, Recording
-from imu_saga.tables import check_file, read_arrays
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 from shared_peft.errors import DataError
 
 GROUPS = ("walking", "jogging", "stairs", "chair", "lying", "bending", "car")

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from imu_saga.clock import to_uniform
 from imu_saga.dataset import DATASETS, ImuDataset
+from imu_saga.files.tables import read_arrays, read_table
 from imu_saga.recording import IMU_CHANNELS, Recording
-from imu_saga.tables import read_arrays, read_table
+from imu_saga.signal.clock import to_uniform
 from shared_peft.errors import DataError
 
 CLASSES = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")

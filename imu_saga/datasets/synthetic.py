@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from imu_saga.clock import to_uniform
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.recording import IMU_CHANNELS, Recording
+from imu_saga.signal.clock import to_uniform
 from imu_saga.synthetic import PLACEMENTS, Population, SyntheticSession, generate
 
 MAX_GAP_S = 0.5  # [s]

@@ -10,9 +10,9 @@ from scipy.io import savemat
 
 from imu_saga.dataset import DATASETS, ImuDataset
 from imu_saga.datasets._sample_motion import sample_motion
-from imu_saga.matlab_file import read_matrix
+from imu_saga.files.matlab_file import read_matrix
 from imu_saga.recording import IMU_CHANNELS, Recording
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 from shared_peft.errors import DataError
 
 WRIST_ACTIONS = (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from imu_saga.masking.point import point_where
 from imu_saga.masking_level import MASKING_LEVELS, MaskingLevel, check_windows, spans, uniform, uniform_integers
-from imu_saga.rhythm import energy, key_points
+from imu_saga.signal.rhythm import energy, key_points
 
 
 @MASKING_LEVELS.register("sub_period")

@@ -22,9 +22,9 @@ from imu_saga.mixture import draw_every_level
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.source import DataOptions, load_windows
-from imu_saga.store import WindowStore
-from imu_saga.store_format import StoreCard
-from imu_saga.store_writer import store_writer
+from imu_saga.store.format import StoreCard
+from imu_saga.store.store import WindowStore
+from imu_saga.store.writer import store_writer
 from imu_saga.windows import WindowSet
 from shared_peft.training import TrainConfig, epoch_order, train
 

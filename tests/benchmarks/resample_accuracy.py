@@ -6,8 +6,8 @@ Run: python -m tests.benchmarks.resample_accuracy
 import numpy as np
 from scipy import signal as sps
 
-from imu_saga.resample import HORIZON, PASSBAND, STOPBAND_DB, rational_ratio, resample_array
-from imu_saga.stream_resample import StreamResampler
+from imu_saga.signal.resample import HORIZON, PASSBAND, STOPBAND_DB, rational_ratio, resample_array
+from imu_saga.streaming.resample import StreamResampler
 
 PAIRS = (
     (416.0, 20.0),

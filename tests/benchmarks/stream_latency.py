@@ -14,8 +14,8 @@ from imu_saga.card import card_of
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.recording import IMU_CHANNELS
-from imu_saga.stream import StreamClassifier, StreamOptions
-from imu_saga.stream_source import SourceOptions
+from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
+from imu_saga.streaming.source import SourceOptions
 from imu_saga.trained import KIND, preprocessing
 from shared_peft.training import TrainedModel
 

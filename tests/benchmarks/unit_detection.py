@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from imu_saga.datasets import open_dataset
 from imu_saga.recording import Recording
-from imu_saga.resample import resample_array
+from imu_saga.signal.resample import resample_array
+from imu_saga.signal.units import ACC_SCALE, GRAVITY, GYRO_SCALE, UnitEvidence, detect_acc_unit, detect_gyro_unit
 from imu_saga.synthetic import Population, generate
-from imu_saga.units import ACC_SCALE, GRAVITY, GYRO_SCALE, UnitEvidence, detect_acc_unit, detect_gyro_unit
 from shared_peft.errors import DataError
 
 RATES_HZ = (100.0, 20.0)  # recordings are tried at their own rate and at these

@@ -15,12 +15,12 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from imu_saga.baselines import BASELINES, cnn, random_forest
+from imu_saga.baselines._ridge import PENALTIES, fit_ridge
+from imu_saga.baselines._rocket import KERNELS, Rocket, draw_channels, fit_rocket, spread_dilations
 from imu_saga.baselines.cnn import SmallNetwork
 from imu_saga.baselines.logistic_regression import FOLDS, STRENGTHS
-from imu_saga.evaluate import score_labels
-from imu_saga.features import window_features
-from imu_saga.ridge import PENALTIES, fit_ridge
-from imu_saga.rocket import KERNELS, Rocket, draw_channels, fit_rocket, spread_dilations
+from imu_saga.evaluation.scores import score_labels
+from imu_saga.signal.features import window_features
 from shared_peft.errors import DataError
 from tests.imu_saga.planted import people
 

@@ -9,21 +9,21 @@ import pytest
 from sklearn.metrics import f1_score
 
 import imu_saga.encoders  # noqa: F401  (fills the registry)
-from imu_saga import cross_data
+from imu_saga.benchmark.pretraining_rows import ProtocolConfig, Sides, run_protocol, table
 from imu_saga.card import read_card
 from imu_saga.commands import COMMANDS
 from imu_saga.commands.finetune import FinetuneOptions
 from imu_saga.commands.pretrain import stored_options
-from imu_saga.cross_data import load_other, usable_channels
 from imu_saga.datasets import open_dataset
 from imu_saga.encoder import ENCODERS
-from imu_saga.evaluate import full_scores
+from imu_saga.evaluation import cross_data
+from imu_saga.evaluation.cross_data import load_other, usable_channels
+from imu_saga.evaluation.scores import full_scores
 from imu_saga.finetune import FinetuneConfig, method_names, predict_probabilities
-from imu_saga.gravity import remove_gravity
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig
-from imu_saga.protocol import ProtocolConfig, Sides, run_protocol, table
 from imu_saga.search import SearchConfig
+from imu_saga.signal.gravity import remove_gravity
 from imu_saga.source import DataOptions, load_recordings, load_windows, parsed_options, split_by_subject
 from imu_saga.trained import load_run
 from shared_peft import METHODS

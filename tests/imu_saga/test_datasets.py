@@ -5,7 +5,7 @@ import pytest
 
 from imu_saga.datasets import DATASETS, open_dataset
 from imu_saga.recording import ACC_CHANNELS, GYRO_CHANNELS, UNLABELLED
-from imu_saga.resample import resample_all
+from imu_saga.signal.resample import resample_all
 from imu_saga.splits import check_apart, subject_split
 from imu_saga.windows import cut_windows
 from shared_peft.errors import ConfigError, DataError, UnknownNameError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imu_saga.datasets import open_dataset
-from imu_saga.resample import resample_all
+from imu_saga.signal.resample import resample_all
 from shared_peft.errors import SagaPeftError
 
 FILES, SEEDS = 1200, 6

@@ -11,7 +11,7 @@ from imu_saga.masking.sub_period import SubPeriodLevel
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
 from imu_saga.recording import ACC_CHANNELS, GYRO_CHANNELS, IMU_CHANNELS
-from imu_saga.rhythm import energy, key_points, main_period
+from imu_saga.signal.rhythm import energy, key_points, main_period
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
 from tests.imu_saga.planted import RATE_HZ, bursts
 

@@ -10,14 +10,14 @@ from imu_saga.commands import COMMANDS
 from imu_saga.datasets import open_dataset
 from imu_saga.datasets.synthetic import to_recordings
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
-from imu_saga.gravity import remove_gravity
 from imu_saga.predict import FEW_MEASURED, GAP, TOO_SHORT, predict_csv, predict_recordings
-from imu_saga.resample import resample
-from imu_saga.smoothing import SMOOTHINGS, build_smoothing
+from imu_saga.signal.gravity import remove_gravity
+from imu_saga.signal.resample import resample
+from imu_saga.signal.units import GRAVITY
+from imu_saga.streaming.smoothing import SMOOTHINGS, build_smoothing
 from imu_saga.synthetic import Population, generate
 from imu_saga.timeline import label_runs
 from imu_saga.trained import load_run, save_run
-from imu_saga.units import GRAVITY
 from imu_saga.windows import cut_windows
 from shared_peft.command import run_commands
 from shared_peft.errors import ConfigError, DataError, UnknownNameError

@@ -17,7 +17,7 @@ from imu_saga.commands import COMMANDS
 from imu_saga.finetune import FinetuneConfig, finetune
 from imu_saga.predict import predict_csv
 from imu_saga.recording import IMU_CHANNELS
-from imu_saga.stream_lines import MAX_LINE, LineColumns, LineReader
+from imu_saga.streaming.lines import MAX_LINE, LineColumns, LineReader
 from imu_saga.trained import load_run, save_run
 from shared_peft.command import run_commands
 from shared_peft.errors import DataError

@@ -92,8 +92,8 @@ def test_few_shots_are_neither_hopeless_nor_at_the_ceiling():
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.metrics import f1_score
 
-    from imu_saga.features import window_features
-    from imu_saga.resample import resample_all
+    from imu_saga.signal.features import window_features
+    from imu_saga.signal.resample import resample_all
     from imu_saga.splits import few_shot, subject_split
     from imu_saga.windows import cut_windows
 

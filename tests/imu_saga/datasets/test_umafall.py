@@ -5,7 +5,7 @@ import pytest
 
 from imu_saga.datasets import open_dataset
 from imu_saga.datasets.umafall import ACTIVITIES, FALLS
-from imu_saga.units import GRAVITY
+from imu_saga.signal.units import GRAVITY
 from shared_peft.errors import DataError
 
 HEADER = (

@@ -5,7 +5,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from imu_saga.datasets import open_dataset
-from imu_saga.units import detect_acc_unit, detect_gyro_unit
+from imu_saga.signal.units import detect_acc_unit, detect_gyro_unit
 from shared_peft.errors import DataError
 
 

@@ -1,0 +1,1 @@
+"""Comparisons: contenders over folds, label counts and draws, their tables and pictures."""

@@ -1,0 +1,1 @@
+"""What a recording holds: facts with their evidence, what would be repaired, what is refused."""

@@ -1,0 +1,1 @@
+"""What is done to samples before any learning: clocks, units, rates, gravity, rhythm, features."""

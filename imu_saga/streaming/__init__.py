@@ -1,0 +1,1 @@
+"""Samples in one by one, answers out as windows are complete."""
