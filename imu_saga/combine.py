@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from imu_saga.dataset import DATASETS
 from imu_saga.recording import UNLABELLED, Recording
 from imu_saga.windows import WindowSet
 from shared_peft.errors import ConfigError, DataError
@@ -109,8 +110,9 @@ def select_channels(recording: Recording, channels: tuple[str, ...]) -> Recordin
 
 
 def person_name(dataset: str, subject: str) -> str:
-    """Return data set/subject; a subject that carries its data set's name already is left as it is."""
-    return subject if subject.startswith(f"{dataset}/") else f"{dataset}/{subject}"
+    """Return data set/subject, with the name of the data set whose people these are; one named so already is kept."""
+    owner = (DATASETS.get(dataset).people if dataset in DATASETS else "") or dataset
+    return subject if subject.startswith(f"{owner}/") else f"{owner}/{subject}"
 
 
 def people_of(windows: WindowSet) -> np.ndarray:

@@ -16,8 +16,8 @@ class ImuDataset(abc.ABC):
 
     Class attributes say what holds for every option: the registered ``name``, the ``title``, the ``licence``, the
     official download page ``url``, the ``placements`` it knows, the ``channels`` it can give, the ``native_rate_hz``
-    (nominal; None where the file decides), whether ``read`` needs a folder (``needs_root``), and whether the
-    accelerometer still measures ``gravity``.
+    (nominal; None where the file decides), whether ``read`` needs a folder (``needs_root``), whether the
+    accelerometer still measures ``gravity``, and whose ``people`` it shows where another data set shows them too.
     """
 
     name: ClassVar[str]
@@ -29,6 +29,7 @@ class ImuDataset(abc.ABC):
     channels: ClassVar[tuple[str, ...]] = IMU_CHANNELS
     needs_root: ClassVar[bool] = True
     gravity: ClassVar[Gravity] = "kept"
+    people: ClassVar[str] = ""
 
     @abc.abstractmethod
     def class_names(self, root: Path | None = None) -> tuple[str, ...]:

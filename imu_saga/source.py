@@ -213,11 +213,6 @@ def split_windows(windows: WindowSet, options: DataOptions) -> Split:
     )
 
 
-def split_by_subject(windows: WindowSet, options: DataOptions) -> Split:
-    """Hold out the options' part of the subjects; the two sides are checked to share nothing."""
-    return split_windows(windows, replace(options, task="activity", protocol="subject", protocol_options=(), fold=0))
-
-
 def load_split(options: DataOptions, *, unlabelled: bool = False) -> SplitWindows:
     """Read, cut, label and split.
 

@@ -14,10 +14,11 @@ from shared_peft.registry import Registry
 
 @dataclass(frozen=True)
 class Task:
-    """A way to label windows.
+    """A way to label windows; its ``summary`` says what is told apart.
 
     Args:
         name: the registered name.
+        summary: what is told apart, in words.
         relabel: gives windows their labels and classes for this task.
         classes_are: what a class is, where sides may not be kept apart by it.
         default_protocol: the protocol used where none is named.
@@ -25,6 +26,7 @@ class Task:
     """
 
     name: str
+    summary: str
     relabel: Callable[[WindowSet], WindowSet]
     classes_are: Kind | None = None
     default_protocol: str = "subject"
@@ -51,10 +53,22 @@ def by_name(windows: WindowSet, names: np.ndarray) -> WindowSet:
     return replace(windows, labels=labels.astype(np.int64), classes=tuple(classes.tolist()))
 
 
-TASKS.register("activity")(Task("activity", lambda windows: windows))
-TASKS.register("placement")(
-    Task("placement", lambda windows: by_name(windows, windows.placements), "placement", needs_labels=False)
-)
-TASKS.register("user")(
-    Task("user", lambda windows: by_name(windows, windows.subjects), "subject", "session", needs_labels=False)
-)
+for task in (
+    Task("activity", "the classes of the data set's own labels", lambda windows: windows),
+    Task(
+        "placement",
+        "where the device is worn",
+        lambda windows: by_name(windows, windows.placements),
+        "placement",
+        needs_labels=False,
+    ),
+    Task(
+        "user",
+        "who wears the device: other sessions of people that training saw, and impostors it did not",
+        lambda windows: by_name(windows, windows.subjects),
+        "subject",
+        "session",
+        needs_labels=False,
+    ),
+):
+    TASKS.register(task.name)(task)

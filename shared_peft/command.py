@@ -1,6 +1,7 @@
 """The command line of every package: one dataclass a subcommand, a runnable example first, errors not tracebacks."""
 
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from shared_peft.errors import SagaPeftError
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 2, 130, 141
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def run_commands(program: str, commands: Sequence[Command], argv: Sequence[str] 
         argv: arguments without the program name; None reads ``sys.argv``.
 
     Returns:
-        The exit status: 0, 2 for a user's error, 130 when interrupted.
+        The exit status: 0, 2 for a user's error, 130 when interrupted, 141 when nobody reads the output any more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -77,7 +78,7 @@ def run_command(program: str, command: Command, argv: Sequence[str] | None = Non
         argv: arguments without the program name; None reads ``sys.argv``.
 
     Returns:
-        The exit status: 0, 2 for a user's error, 130 when interrupted.
+        The exit status: 0, 2 for a user's error, 130 when interrupted, 141 when nobody reads the output any more.
     """
     import tyro  # noqa: PLC0415  (slow to import; only the command line needs it)
 
@@ -90,6 +91,10 @@ def run_command(program: str, command: Command, argv: Sequence[str] | None = Non
     )
     try:
         command.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, `head` for example, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
     except (SagaPeftError, OSError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return EXIT_USER_ERROR

@@ -39,7 +39,7 @@ def registry_tables() -> str:
         _table("IMU encoders", ("name", "what it is"), [(n, _first(e)) for n, e in ENCODERS.items()]),
         _table("Masking levels", ("name", "what it hides"), [(n, _first(m)) for n, m in MASKING_LEVELS.items()]),
         _table("Augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
-        _table("IMU tasks", ("name", "what is told apart"), [(n, _first(a)) for n, a in TASKS.items()]),
+        _table("IMU tasks", ("name", "what is told apart"), [(n, t.summary) for n, t in TASKS.items()]),
         _table("Split protocols", ("name", "its folds"), [(n, _first(p)) for n, p in PROTOCOLS.items()]),
         _table("Smoothing of answers", ("name", "what it does"), [(n, _first(s)) for n, s in SMOOTHINGS.items()]),
         _table("IMU data sets", ("name", "title", "licence"), [(n, d.title, d.licence) for n, d in DATASETS.items()]),

@@ -18,7 +18,7 @@ from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level
 from imu_saga.pretrain import PretrainConfig, Rebuilder, pretrain
 from imu_saga.search import SearchConfig, SearchResult, search
-from imu_saga.source import DataOptions, load_windows, split_by_subject
+from imu_saga.source import DataOptions, load_windows, split_windows
 from imu_saga.splits import few_shot, labelled_rows
 from imu_saga.trained import FINETUNE_KIND, save_run
 from imu_saga.windows import WindowSet
@@ -43,7 +43,7 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     """
     options = DataOptions(data="synthetic", split_seed=seed)
     windows, _ = load_windows(options)
-    split = split_by_subject(windows, options)
+    split = split_windows(windows, options)
     train, test = windows.subset(split.train), windows.subset(split.test)
     shots = few_shot(train, labelled_rows(train, np.arange(len(train))), shots=SHOTS, seed=seed)
     few = train.subset(shots.train)

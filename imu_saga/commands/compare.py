@@ -1,20 +1,20 @@
 """`python -m imu_saga compare`."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from imu_saga.benchmark.pretraining_rows import ProtocolConfig, run_protocol, table
-from imu_saga.benchmark.sides import Sides
+from imu_saga.benchmark.sides import load_sides
+from imu_saga.commands.pretrain import TRAINING_OVERLAP
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
-from imu_saga.source import DataOptions, load_windows, split_by_subject
+from imu_saga.source import DataOptions
 from shared_peft.atomic import write_text
 from shared_peft.command import Command
 from shared_peft.config import to_json
+from shared_peft.errors import ConfigError
 from shared_peft.training import RunFolder
 
 
@@ -22,13 +22,13 @@ from shared_peft.training import RunFolder
 class CompareOptions:
     """Options of `python -m imu_saga compare`."""
 
-    source: DataOptions = field(default_factory=lambda: DataOptions(data="sisfall"))
+    source: DataOptions = field(default_factory=lambda: DataOptions(data="sisfall", overlap=TRAINING_OVERLAP))
     shots: tuple[int, ...] = (10, 50)
     """Labelled windows per class."""
     seeds: int = 5
     """Label draws; each also seeds fine-tuning."""
     encoder: str = "saga"
-    """Encoder: saga or limu."""
+    """Encoder: saga, resnet1d or limu."""
     steps: int = 2000
     """Pre-training steps."""
     finetune_steps: int = 300
@@ -57,18 +57,12 @@ def run(options: CompareOptions) -> None:
     described["protocol"] = to_json(config)  # defaults included, so that a resumed table never mixes two recipes
     folder = RunFolder.create(options.out, "imu_saga.compare", described, resume=options.resume)
     with folder.locked():
-        records = run_protocol(sides(options.source), config, folder, tell=_say)
+        sides = load_sides(options.source)
+        if not 0 <= options.source.fold < len(sides):
+            raise ConfigError("--fold", f"must be in [0, {len(sides)})", options.source.fold, "Choose another")
+        records = run_protocol(sides[options.source.fold], config, folder, tell=_say)
     write_text(options.out / "table.md", table(records) + "\n")
     sys.stdout.write(f"\n{table(records)}\n{options.out}\n")
-
-
-def sides(source: DataOptions) -> Sides:
-    """Return pre-training windows (half overlapping, unlabelled ones too), training and test windows."""
-    windows, _ = load_windows(source)
-    split = split_by_subject(windows, source)
-    unlabelled, _ = load_windows(replace(source, overlap=0.5), unlabelled=True)
-    kept = ~np.isin(unlabelled.subjects, split.held_out)
-    return Sides(unlabelled.subset(kept), windows.subset(split.train), windows.subset(split.test))
 
 
 def _say(line: str) -> None:

@@ -30,7 +30,7 @@ class FinetuneOptions:
     checkpoint: Path | None = None
     """Pre-training run, or a published LIMU-BERT file with --encoder limu; none for --method scratch."""
     encoder: str = "saga"
-    """Encoder: saga or limu; of a pre-training run its own is used."""
+    """Encoder: saga, resnet1d or limu; of a pre-training run its own is used."""
     method: str = "full"
     """full, head, scratch, or an adapter method: lora, lora_tsd, flora, ..."""
     shots: int = 10

@@ -37,7 +37,7 @@ class StreamCommandOptions:
     stream: StreamOptions = field(default_factory=StreamOptions)
     columns: tuple[str, ...] = ()
     """Names of the columns as NAME=VALUE: time=t acc=ax,ay,az gyro=gx,gy,gz; time=null where there are no stamps;
-    header=t,ax,ay,... where the first line is data."""
+    header=t,ax,ay,... where the first line is data; if none is given, the header's words tell."""
     smoothing: str = "none"
     """Rule over consecutive windows: none, vote (most of the last n), hysteresis (a new label must win n times)."""
     smoothing_options: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ class Hapt(ImuDataset):
         "smartphone+based+recognition+of+human+activities+and+postural+transitions"
     )
     placements: ClassVar[tuple[str, ...]] = ("waist",)
+    people: ClassVar[str] = "uci_har"  # the same 30 volunteers, numbered alike
     native_rate_hz: ClassVar[float | None] = RATE_HZ
 
     transitions: bool = True

@@ -3,11 +3,12 @@
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from imu_saga.inspection.guess import as_flag, guess_columns
 from imu_saga.recording import ACC_CHANNELS, GYRO_CHANNELS
 from shared_peft.errors import DataError
 
@@ -18,7 +19,7 @@ SEPARATORS = (",", ";", "\t")
 
 @dataclass(frozen=True)
 class LineColumns:
-    """Names of a stream's columns."""
+    """Names of a stream's columns; where none is given and the header has others, they are guessed from its words."""
 
     time: str | None = "time"
     """Column of stamps; none when the samples are evenly spaced."""
@@ -54,11 +55,9 @@ class LineReader:
         on_bad: OnBad = "skip",
         tell: Callable[[str], object] = lambda line: None,
     ) -> None:
-        named: dict[str, str] = dict(zip((*ACC_CHANNELS, *GYRO_CHANNELS), (*columns.acc, *columns.gyro), strict=True))
-        self.wanted = [named.get(channel, channel) for channel in channels]
-        if columns.time is not None:
-            self.wanted.insert(0, columns.time)
-        self.stamped, self.on_bad, self.tell = columns.time is not None, on_bad, tell
+        self.channels, self.on_bad, self.tell = tuple(channels), on_bad, tell
+        self.unmapped = columns == LineColumns()
+        self._want(columns)
         self.rest, self.line, self.bad = b"", 0, 0
         self.too_long = False
         self.separator, self.width, self.places = "", 0, list[int]()
@@ -118,7 +117,24 @@ class LineReader:
             return self._bad(self.line, "finite numbers and a stamp", repr(text[:60]))
         return row
 
+    def _want(self, columns: LineColumns) -> None:
+        named: dict[str, str] = dict(zip((*ACC_CHANNELS, *GYRO_CHANNELS), (*columns.acc, *columns.gyro), strict=True))
+        self.wanted: list[str] = [named.get(channel, channel) for channel in self.channels]
+        self.stamped = columns.time is not None
+        if columns.time is not None:
+            self.wanted.insert(0, columns.time)
+
+    def _guess(self, names: list[str]) -> None:
+        """Take what the header's names tell, where nothing was mapped by hand."""
+        guessed = {name: value for name, value in guess_columns(names).items() if name in ("time", "acc", "gyro")}
+        if "acc" in guessed:
+            known = {name: tuple(value) if name != "time" else value for name, value in guessed.items() if value}
+            self._want(replace(LineColumns(time=None), **known))
+            self.tell(f"columns taken: {as_flag(guessed)}")
+
     def _take_header(self, names: list[str], where: str) -> None:
+        if self.unmapped and not set(self.wanted) <= set(names):
+            self._guess(names)
         missing = [name for name in self.wanted if name not in names]
         if missing:
             must = f"columns {', '.join(map(repr, missing))} must be in the header"

@@ -136,3 +136,9 @@ def test_one_folder_for_several_sets_and_a_set_named_twice_are_refused(two_sets)
 
 def _folder(options: DataOptions, index: int) -> Path:
     return Path(options.data[index].partition("=")[2])
+
+
+def test_people_whom_two_data_sets_show_are_the_same_people():
+    shared = worn(datasets=("uci_har", "hapt"), subjects=2)
+    shared = dataclasses.replace(shared, subjects=np.asarray([name.rpartition("/")[2] for name in shared.subjects]))
+    assert set(people_of(shared)) == {"uci_har/s0", "uci_har/s1"}

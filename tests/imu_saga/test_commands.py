@@ -24,7 +24,7 @@ from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
 from imu_saga.signal.gravity import remove_gravity
-from imu_saga.source import DataOptions, load_recordings, load_windows, parsed_options, split_by_subject
+from imu_saga.source import DataOptions, load_recordings, load_windows, parsed_options, split_windows
 from imu_saga.trained import load_run
 from shared_peft import METHODS
 from shared_peft.command import run_commands
@@ -81,7 +81,7 @@ def test_the_search_stores_its_trials_and_pretraining_takes_its_weights(runs):
 
 def test_the_held_out_people_were_seen_by_nothing(runs):
     details = json.loads((runs / "tuned" / "results.json").read_text())["details"]
-    split = split_by_subject(*_windows())
+    split = split_windows(*_windows())
     assert details["test_subjects"] == list(split.held_out)
     assert not set(details["train_subjects"]) & set(split.held_out)
     assert details["split"]["held_out"] == list(split.held_out)

@@ -188,3 +188,17 @@ def test_empty_cells_are_values_not_measured():
     times, values = reader.feed(b"1,2,,4,5,6\n")
     assert times is None
     np.testing.assert_array_equal(values, [[1, 2, np.nan, 4, 5, 6]])
+
+
+def test_columns_are_guessed_from_the_header_only_where_none_are_named():
+    told = []
+    line = b"Timestamp (ms);Acc X (g);Acc Y (g);Acc Z (g);Gyro X (deg/s);Gyro Y (deg/s);Gyro Z (deg/s);note\n"
+    reader = LineReader(LineColumns(), IMU_CHANNELS, tell=told.append)
+    times, values = reader.feed(line + b"70;1;2;3;4;5;6;0\n")
+    assert times.tolist() == [70]
+    np.testing.assert_array_equal(values, [[1, 2, 3, 4, 5, 6]])
+    assert told[0].startswith("columns taken: --columns 'acc=Acc X (g),Acc Y (g),Acc Z (g)'")
+    with pytest.raises(DataError, match="columns 'acc_x'"):
+        LineReader(LineColumns(time="Timestamp (ms)"), IMU_CHANNELS).feed(line)
+    unstamped = LineReader(LineColumns(), IMU_CHANNELS)
+    assert unstamped.feed(b"ax,ay,az,gx,gy,gz\n1,2,3,4,5,6\n")[0] is None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -136,6 +138,33 @@ def test_commands_run_and_errors_are_one_line(capsys: pytest.CaptureFixture[str]
     assert "--resume" in capsys.readouterr().err
     assert run_commands("x", COMMANDS, ["sleep"]) == 2
     assert "command must be one of work, got 'sleep'" in capsys.readouterr().err
+
+
+CHATTY = """
+import sys
+from dataclasses import dataclass
+from shared_peft.command import Command, run_commands
+
+@dataclass
+class Nothing:
+    pass
+
+def talk(_):
+    while True:
+        sys.stdout.write("more and more and more and more\\n")
+
+sys.exit(run_commands("x", [Command("talk", Nothing, talk, "Talks.", "python -m x talk")], ["talk"]))
+"""
+
+
+def test_a_command_ends_in_silence_when_nobody_reads_on() -> None:
+    with subprocess.Popen([sys.executable, "-c", CHATTY], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"more and more and more and more\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
 
 
 def test_help_opens_with_a_runnable_example(capsys: pytest.CaptureFixture[str]) -> None:
