@@ -31,7 +31,11 @@ def test_every_python_example_is_short_and_the_first_one_runs(
     assert (tmp_path / "runs" / "readme" / "flora" / "adapter_model.safetensors").is_file()
 
 
-SHORTER = {"pretrain": ["--steps", "4"], "finetune": ["--steps", "4"], "predict": [], "export": []}
+SHORTER = {
+    "pretrain": ["--steps", "4"],
+    "finetune": ["--steps", "4"],
+    "benchmark": ["--methods", "majority", "logistic_regression", "--shots", "1"],
+}
 
 
 def run_line(line: str) -> int:
@@ -39,7 +43,7 @@ def run_line(line: str) -> int:
     python, dash, package, command, *arguments = shlex.split(line)
     assert (python, dash) == ("python", "-m")
     commands = importlib.import_module(f"{package}.commands").COMMANDS
-    return run_commands(package, commands, [command, *arguments, *SHORTER[command]])
+    return run_commands(package, commands, [command, *arguments, *SHORTER.get(command, [])])
 
 
 def write_csv(path: Path) -> None:
@@ -52,7 +56,7 @@ def write_csv(path: Path) -> None:
 def test_the_motion_commands_run_in_the_order_shown_and_the_bundle_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = next(code for language, code in BLOCKS if not language and "imu_saga pretrain" in code)
+    block = next(code for language, code in BLOCKS if not language and "imu_saga audit" in code)
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "FILE.csv")
     for line in block.strip().splitlines():
@@ -62,3 +66,15 @@ def test_the_motion_commands_run_in_the_order_shown_and_the_bundle_answers(
     runner = next(code for language, code in BLOCKS if language == "python" and "BundleRunner" in code)
     exec(compile(runner, "README.md", "exec"), {})  # noqa: S102
     assert "top1_agreement=1.0" in capsys.readouterr().out
+
+
+def test_the_commands_on_own_recordings_run_in_the_order_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = next(code for language, code in BLOCKS if not language and "imu_saga inspect" in code)
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "FILE.csv")
+    for line in block.strip().splitlines():
+        assert run_line(line) == 0, capsys.readouterr().err
+    for made in ("inspection/inspection.png", "store/store.json", "saga-store/model.json", "benchmark/table.md"):
+        assert (tmp_path / "runs" / made).is_file()
