@@ -14,6 +14,7 @@ from imu_saga.augmentation import Augmentations
 from imu_saga.card import load_encoder
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
+from imu_saga.mixup import check_alpha, mixed
 from imu_saga.windows import WindowSet
 from shared_peft import METHODS, PeftModel, get_peft_model
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
@@ -44,6 +45,7 @@ class FinetuneConfig:
         weight_decay: decoupled weight decay.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         augment: options of each augmentation by name, in the order applied; empty for none.
+        mixup: alpha of the blend of two windows, after the augmentations; 0 for none.
         seed: seed of head, adapter, order and augmentation.
     """
 
@@ -57,6 +59,7 @@ class FinetuneConfig:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
+    mixup: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class FinetuneConfig:
             raise UnknownNameError("finetune", must, repr(self.method), "Correct the name")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError("finetune label_smoothing", "must be in [0, 1)", self.label_smoothing, "Use 0.1")
+        check_alpha(self.mixup)
         Augmentations(self.augment)
 
     @property
@@ -166,7 +170,10 @@ def finetune(
 
 
 def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[int], list[Tensor]]:
-    """Return the batch function: augmented windows and labels, classes evenly drawn, a pure function of the index."""
+    """Return the batch function: augmented windows, and labels or with mixup shares of the classes (windows, classes).
+
+    Classes are evenly drawn; a batch is a pure function of its index.
+    """
     x, labels, valid = (torch.from_numpy(values) for values in (windows.x, windows.labels, windows.valid))
     augmentations = Augmentations(config.augment)
     rows_of = [(labels == index).nonzero().squeeze(1) for index in labels.unique()]
@@ -180,7 +187,10 @@ def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[in
             rows.append(member[torch.randint(len(member), (share,), generator=generator)])
         chosen = torch.cat(rows)
         drawn, _ = augmentations.apply(x[chosen], valid[chosen], windows.channels, windows.rate_hz, generator)
-        return [drawn, labels[chosen]]
+        if config.mixup == 0:
+            return [drawn, labels[chosen]]
+        targets = functional.one_hot(labels[chosen], len(windows.classes)).to(drawn.dtype)
+        return list(mixed(drawn, targets, config.mixup, generator))
 
     return batch
 

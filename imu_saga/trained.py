@@ -1,5 +1,6 @@
 """A fine-tuned run on disk, and back: model.json, unadapted weights, adapter, real examples, scores."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from imu_saga.card import CARD, WEIGHTS, ModelCard, card_of, read_card
-from imu_saga.encoder import build_encoder
+from imu_saga.encoder import Encoder, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import PeftModel
@@ -19,6 +20,7 @@ from shared_peft.weights import load_checked, read_tensors, write_tensors
 
 ADAPTER, EXAMPLES, RESULTS = "adapter", "examples.safetensors", "results.json"
 KIND, FINETUNE_KIND = "imu_saga", "imu_saga.finetune"
+BASE_MARK = "base_sha256"
 N_EXAMPLES = 8
 
 
@@ -30,7 +32,7 @@ def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: Window
         encoder: the encoder's registered name.
         model: a Classifier, or a PeftModel around one.
         examples: real windows; up to 8, spread over the classes, are stored.
-        results: scores and details, plain JSON values.
+        results: scores and details, plain JSON values; the SHA-256 of the unadapted encoder joins the details.
     """
     if isinstance(model, PeftModel):
         model.save_pretrained(folder.path / ADAPTER)
@@ -43,7 +45,20 @@ def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: Window
     stored = {"window": torch.from_numpy(examples.x[rows]), "label": torch.from_numpy(examples.labels[rows])}
     write_tensors(folder.path / EXAMPLES, stored)
     folder.write(CARD, card_of(encoder, model.encoder, examples.classes).as_json())
-    folder.write(RESULTS, results)
+    details = {**results.get("details", {}), BASE_MARK: encoder_sha256(model.encoder)}
+    folder.write(RESULTS, {**results, "details": details})
+
+
+def encoder_sha256(encoder: Encoder) -> str:
+    """Return the SHA-256 of an encoder's stored tensors: names, types, shapes and values, in order of name.
+
+    Adapter runs on one frozen encoder have it in common.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_run(path: Path, *, channels: tuple[str, ...] | None = None) -> TrainedModel:

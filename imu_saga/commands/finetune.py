@@ -48,6 +48,8 @@ class FinetuneOptions:
     augment: tuple[str, ...] = ("rotation", "scale", "jitter")
     """Augmentations as NAME or NAME.OPTION=VALUE, for example rotation.largest_deg=30 time_warp; none after the flag
     turns them off."""
+    mixup: float = 0.0
+    """Alpha of mixup, the blend of two windows and their labels; 0.2 is usual, 0 turns it off."""
     seed: int = 0
     """Seed of the labels drawn, the head, the adapter and the order."""
     out: Path = Path("runs/imu_finetune")
