@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imu_saga.augmentation import Augmentations
+from imu_saga.candidates import label_sets, with_candidates
 from imu_saga.card import load_encoder
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.mixup import check_alpha, mixed
+from imu_saga.partial_labels import PARTIAL_LABEL_METHODS
+from imu_saga.partial_labels.training import listed_classes, partial_objective, partial_trainee
 from imu_saga.windows import WindowSet
 from shared_peft import METHODS, PeftModel, get_peft_model
 from shared_peft.errors import ConfigError, DataError, UnknownNameError
@@ -46,6 +49,7 @@ class FinetuneConfig:
         label_smoothing: share of the target spread over all classes, in [0, 1).
         augment: options of each augmentation by name, in the order applied; empty for none.
         mixup: alpha of the blend of two windows, after the augmentations; 0 for none.
+        partial: how windows with several candidate labels are learnt from, a name in PARTIAL_LABEL_METHODS.
         seed: seed of head, adapter, order and augmentation.
     """
 
@@ -60,6 +64,7 @@ class FinetuneConfig:
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
     mixup: float = 0.0
+    partial: str = "average"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class FinetuneConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError("finetune label_smoothing", "must be in [0, 1)", self.label_smoothing, "Use 0.1")
         check_alpha(self.mixup)
+        PARTIAL_LABEL_METHODS.get(self.partial)
         Augmentations(self.augment)
 
     @property
@@ -121,6 +127,7 @@ def finetune(
     windows: WindowSet,
     config: FinetuneConfig,
     *,
+    candidates: np.ndarray | None = None,
     checkpoint: Path | None = None,
     folder: RunFolder | None = None,
     resume: bool = False,
@@ -131,6 +138,8 @@ def finetune(
     Args:
         windows: the few labelled windows; unlabelled ones are left out.
         config: see FinetuneConfig.
+        candidates: which classes each window may be, bool, shape (windows, classes), in place of the labels; windows
+            without one are left out. None takes the labels.
         checkpoint: pre-training run folder or published weight file.
         folder: where metrics and checkpoints go.
         resume: go on from ``folder``'s checkpoint.
@@ -141,9 +150,12 @@ def finetune(
 
     Raises:
         DataError: fewer than 2 classes with a label.
+        ConfigError: mixup beside candidates.
     """
-    windows = windows.subset(windows.labels >= 0)
-    if len(np.unique(windows.labels)) < 2:
+    windows, sets = with_candidates(windows, label_sets(windows) if candidates is None else candidates)
+    if candidates is not None and config.mixup:
+        raise ConfigError("finetune mixup", "must be 0 beside candidates", config.mixup, "Choose one of the two")
+    if sets.any(axis=0).sum() < 2:
         must = "labelled windows must cover at least 2 classes"
         raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
     spec = InputSpec.of(windows)
@@ -163,36 +175,51 @@ def finetune(
         x, labels = batch
         return functional.cross_entropy(network(x), labels, label_smoothing=config.label_smoothing), {}
 
+    trained, wanted, batches = model, objective, balanced_batches(windows, config)
+    if candidates is not None:
+        given = torch.from_numpy(sets)
+        trained = partial_trainee(model, given, config.partial, config.label_smoothing)
+        wanted, batches = partial_objective, balanced_batches(windows, config, given)
     after_step = model.update_and_allocate if isinstance(model, PeftModel) else None
-    batches = balanced_batches(windows, config)
-    train(model, objective, batches, training, folder=folder, resume=resume, after_step=after_step, progress=progress)
+    train(trained, wanted, batches, training, folder=folder, resume=resume, after_step=after_step, progress=progress)
     return name, model.eval()
 
 
-def balanced_batches(windows: WindowSet, config: FinetuneConfig) -> Callable[[int], list[Tensor]]:
+def balanced_batches(
+    windows: WindowSet, config: FinetuneConfig, candidates: Tensor | None = None
+) -> Callable[[int], list[Tensor]]:
     """Return the batch function: augmented windows, and labels or with mixup shares of the classes (windows, classes).
 
-    Classes are evenly drawn; a batch is a pure function of its index.
+    Classes are evenly drawn; a batch is a pure function of its index. With candidates, bool, shape (n, classes), the
+    second tensor holds the windows' places instead, int64.
     """
     x, labels, valid = (torch.from_numpy(values) for values in (windows.x, windows.labels, windows.valid))
     augmentations = Augmentations(config.augment)
-    rows_of = [(labels == index).nonzero().squeeze(1) for index in labels.unique()]
+    listed = (lambda index: labels) if candidates is None else listed_classes(candidates, config.seed)
 
     def batch(index: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed((config.seed * 2_147_483_659 + index) % 2**63)
-        first = int(torch.randint(len(rows_of), (1,), generator=generator))
-        rows = []
-        for place, member in enumerate(rows_of):
-            share = len(range((place - first) % len(rows_of), config.batch_size, len(rows_of)))
-            rows.append(member[torch.randint(len(member), (share,), generator=generator)])
-        chosen = torch.cat(rows)
+        chosen = balanced_rows(listed(index), config.batch_size, generator)
         drawn, _ = augmentations.apply(x[chosen], valid[chosen], windows.channels, windows.rate_hz, generator)
+        if candidates is not None:
+            return [drawn, chosen]
         if config.mixup == 0:
             return [drawn, labels[chosen]]
         targets = functional.one_hot(labels[chosen], len(windows.classes)).to(drawn.dtype)
         return list(mixed(drawn, targets, config.mixup, generator))
 
     return batch
+
+
+def balanced_rows(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Draw ``size`` places, shape (size,), evenly from the classes of ``labels`` (n,); which come first is drawn."""
+    rows_of = [(labels == index).nonzero().squeeze(1) for index in labels.unique()]
+    first = int(torch.randint(len(rows_of), (1,), generator=generator))
+    rows = []
+    for place, member in enumerate(rows_of):
+        share = len(range((place - first) % len(rows_of), size, len(rows_of)))
+        rows.append(member[torch.randint(len(member), (share,), generator=generator)])
+    return torch.cat(rows)
 
 
 @torch.no_grad()

@@ -1,24 +1,28 @@
 """`python -m imu_saga finetune`."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imu_saga.augmentation import parse_augmentations
+from imu_saga.candidates import candidate_sets, label_sets, read_candidates
 from imu_saga.commands.scores import scores_text
 from imu_saga.evaluation.audit import audit_run
 from imu_saga.evaluation.footprint import write_footprint
 from imu_saga.evaluation.scores import side_scores, spread_text
 from imu_saga.finetune import FinetuneConfig, finetune
+from imu_saga.recording import UNLABELLED
 from imu_saga.source import DataOptions, SplitWindows, described_split, load_split
-from imu_saga.splits import few_shot
+from imu_saga.splits import few_shot, labelled_rows
 from imu_saga.trained import FINETUNE_KIND, save_run
+from imu_saga.windows import WindowSet
 from shared_peft import PeftModel
 from shared_peft.command import Command
 from shared_peft.config import to_json
+from shared_peft.errors import DataError
 from shared_peft.training import RunFolder
 
 
@@ -39,6 +43,11 @@ class FinetuneOptions:
     """Rank of an adapter that has one; the method's own, lowered where a weight cannot have it, if not given."""
     lora_alpha: float = 16.0
     """The change of an adapter that has this field is scaled by lora_alpha / r."""
+    candidates: Path | None = None
+    """Table of stretches that are one of several classes: columns session, start_s, end_s [s] and candidates, split by
+    |. Training windows inside a stretch are learnt from beside the --shots labelled ones."""
+    partial: str = "average"
+    """How candidates are learnt from: average, proden, pl_cl or plcp."""
     steps: int = 300
     """Optimiser steps."""
     batch_size: int = 64
@@ -72,20 +81,56 @@ def drawn_rows(loaded: SplitWindows, options: FinetuneOptions) -> np.ndarray:
     return few_shot(loaded.windows, loaded.split.train, shots=options.shots, seed=options.seed).train
 
 
+def drawn_sets(loaded: SplitWindows, options: FinetuneOptions) -> tuple[WindowSet, np.ndarray]:
+    """Return the training windows, and what each may be: the few labelled, and those inside a stretch of --candidates.
+
+    Args:
+        loaded: windows; with --candidates also those without a label.
+        options: see FinetuneOptions.
+
+    Returns:
+        The windows, those of a stretch without their label, and bool sets, shape (windows, classes).
+
+    Raises:
+        DataError: a table that cannot be used, or one that says nothing about the training side.
+    """
+    windows, train = loaded.windows, loaded.split.train
+    if options.candidates is None:
+        few = windows.subset(drawn_rows(loaded, options))
+        return few, label_sets(few)
+    sets, told = candidate_sets(windows, read_candidates(options.candidates, windows.classes))
+    if not told[train].any():
+        must = "must speak of at least one window of the training side"
+        raise DataError(options.candidates, must, "windows held out only", "Add stretches of other people")
+    labels = np.where(told, UNLABELLED, windows.labels)
+    windows, free = replace(windows, labels=labels), train[labels[train] != UNLABELLED]
+    few = drawn_rows(replace(loaded, windows=windows, split=replace(loaded.split, train=free)), options)
+    rows = np.concatenate([few, train[told[train]]])
+    return windows.subset(rows), sets[rows]
+
+
+def sets_text(windows: WindowSet, sets: np.ndarray) -> str:
+    """Return one line about the training windows; ``sets`` is bool, shape (windows, classes)."""
+    told = windows.labels == UNLABELLED
+    text = f"{int((~told).sum())} labelled windows"
+    return f"{text}, {int(told.sum())} with {sets[told].sum(1).mean():.1f} candidates on average" if any(told) else text
+
+
 def run(options: FinetuneOptions) -> None:
     """Fine-tune on the training side's few labels, score on what was held out."""
     config = finetune_config(options)
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     folder = RunFolder.create(options.out, FINETUNE_KIND, described, resume=options.resume)
     with folder.locked():
-        loaded = load_split(options.source)
+        loaded = load_split(options.source, unlabelled=options.candidates is not None)
         windows, split = loaded.windows, loaded.split
-        rows = drawn_rows(loaded, options)
-        sys.stdout.write(f"{loaded}\n{len(rows)} labelled windows\n")
-        labelled, test, impostors = (windows.subset(side) for side in (rows, split.test, split.impostors))
+        labelled, sets = drawn_sets(loaded, options)
+        sys.stdout.write(f"{loaded}\n{sets_text(labelled, sets)}\n")
+        test, impostors = windows.subset(labelled_rows(windows, split.test)), windows.subset(split.impostors)
         name, model = finetune(
             labelled,
             config,
+            candidates=None if options.candidates is None else sets,
             checkpoint=options.checkpoint,
             folder=folder,
             resume=options.resume,
@@ -98,6 +143,7 @@ def run(options: FinetuneOptions) -> None:
             "trainable_parameters": trained,
             "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "shots": options.shots,
+            "candidate_windows": int((labelled.labels == UNLABELLED).sum()),
             "train_subjects": np.unique(labelled.subjects).tolist(),
             "test_subjects": np.unique(test.subjects).tolist(),
             **described_split(loaded, options.source),
