@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from imu_saga.card import CARD, WEIGHTS, card_of, load_encoder
 from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from imu_saga.held_out import held_out_loss, people_aside
 from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
 from imu_saga.window_source import WindowSource
 from shared_peft.errors import DataError
-from shared_peft.training import Batch, RunFolder, TrainConfig, TrainResult, epoch_order, train
+from shared_peft.training import Batch, RunFolder, TrainConfig, TrainResult, epoch_order, is_main, train
 from shared_peft.weights import write_tensors
 
 EQUAL_WEIGHTS = {"sensor": 0.25, "point": 0.25, "sub_period": 0.25, "period": 0.25}
@@ -29,10 +30,17 @@ class PretrainConfig:
         options: options of the encoder.
         mixing: "draw" one level a window (same expectation, one pass), or the weighted "sum" of all levels.
         steps: optimiser steps.
-        batch_size: windows a step.
+        batch_size: windows a batch, those of all processes together.
         learning_rate: peak learning rate of AdamW.
         weight_decay: decoupled weight decay.
         seed: seed of weights, order and masks.
+        precision: "no" computes in 32 bits, "bf16" multiplies matrices in 16.
+        gradient_accumulation: batches a step.
+        ema_decay: decay of the average of the weights, which is then kept; 0 keeps the last weights.
+        patience: validations without a better loss after which training ends, the best weights kept; 0 trains to the
+            end on everybody.
+        validate_every: steps between validations.
+        validation_fraction: part of the people kept aside to validate on, in (0, 1).
     """
 
     weights: dict[str, float] = field(default_factory=lambda: dict(EQUAL_WEIGHTS))
@@ -44,6 +52,12 @@ class PretrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     seed: int = 0
+    precision: Literal["no", "bf16"] = "no"
+    gradient_accumulation: int = 1
+    ema_decay: float = 0.0
+    patience: int = 0
+    validate_every: int = 100
+    validation_fraction: float = 0.1
 
 
 class Rebuilder(nn.Module):
@@ -94,32 +108,49 @@ def pretrain(
         The trained Rebuilder and what training did.
 
     Raises:
-        DataError: fewer than 2 windows, or windows the encoder cannot read.
+        DataError: fewer than 2 windows, windows the encoder cannot read, or nobody to keep aside.
         UnknownNameError: no such encoder or level.
     """
+    weights, validate = normalised_weights(config.weights), None
+    if config.patience:
+        windows, aside = people_aside(windows, config.validation_fraction, config.seed)
+        validate = held_out_loss(aside, weights, config.seed)
     if len(windows) < 2:
         raise DataError("pretrain", "there must be at least 2 windows", len(windows), "Add recordings, or cut shorter")
-    weights = normalised_weights(config.weights)
     torch.manual_seed(config.seed)
     spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1], windows.gravity)
     name, model = _build(config, spec, start)
-    every = max(1, config.steps // 20)
-    training = TrainConfig(
+    result = train(
+        model,
+        _objective(weights, config.mixing),
+        mask_batches(windows, weights, config),
+        _training(config, checkpoints=folder is not None),
+        folder=folder,
+        resume=resume,
+        validate=validate,
+        progress=progress,
+    )
+    if folder is not None and is_main():
+        write_tensors(folder.path / WEIGHTS, model.state_dict())
+        folder.write(CARD, card_of(name, model.encoder).as_json())
+    return model.eval(), result
+
+
+def _training(config: PretrainConfig, *, checkpoints: bool) -> TrainConfig:
+    return TrainConfig(
         steps=config.steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=max(1, config.steps // 20),
-        checkpoint_every=every if folder else 0,
+        gradient_accumulation=config.gradient_accumulation,
+        mixed_precision=config.precision,
+        checkpoint_every=max(1, config.steps // 20) if checkpoints else 0,
         log_every=max(1, config.steps // 200),
         seed=config.seed,
+        ema_decay=config.ema_decay,
+        validate_every=config.validate_every,
+        patience=config.patience,
     )
-    batches = mask_batches(windows, weights, config)
-    objective = _objective(weights, config.mixing)
-    result = train(model, objective, batches, training, folder=folder, resume=resume, progress=progress)
-    if folder is not None:
-        write_tensors(folder.path / WEIGHTS, model.state_dict())
-        folder.write(CARD, card_of(name, model.encoder).as_json())
-    return model.eval(), result
 
 
 def mask_batches(

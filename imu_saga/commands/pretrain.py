@@ -1,9 +1,10 @@
 """`python -m imu_saga pretrain`."""
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from imu_saga.store.store import WindowStore
 from shared_peft.command import Command
 from shared_peft.config import to_json
 from shared_peft.errors import RunError
-from shared_peft.training import RunFolder
+from shared_peft.training import RunFolder, is_main, on_main, one_voice
 
 KIND = "imu_saga.pretrain"
 BEST = "best.json"
@@ -42,9 +43,21 @@ class PretrainOptions:
     steps: int = 2000
     """Optimiser steps."""
     batch_size: int = 128
-    """Windows a step."""
+    """Windows a batch, those of all processes together."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
+    precision: Literal["no", "bf16"] = "no"
+    """no computes in 32 bits; bf16 multiplies matrices in 16, where the machine is faster at it."""
+    gradient_accumulation: int = 1
+    """Batches a step."""
+    ema_decay: float = 0.0
+    """Decay of the average of the weights, which is then what is kept, for example 0.999; 0 keeps the last weights."""
+    patience: int = 0
+    """Validations without a better loss after which to stop and keep the best; 0 trains to the end on everybody."""
+    validate_every: int = 100
+    """Steps between validations."""
+    validation_fraction: float = 0.1
+    """Part of the training people kept aside to validate on, with --patience."""
     transductive: bool = False
     """Pre-train on the held-out people too, without their labels; `audit` then needs --transductive."""
     start: Path | None = None
@@ -71,6 +84,12 @@ def pretrain_config(options: PretrainOptions) -> PretrainConfig:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,
+        precision=options.precision,
+        gradient_accumulation=options.gradient_accumulation,
+        ema_decay=options.ema_decay,
+        patience=options.patience,
+        validate_every=options.validate_every,
+        validation_fraction=options.validation_fraction,
     )
 
 
@@ -109,15 +128,18 @@ def run(options: PretrainOptions) -> None:
         store = WindowStore.open(options.store)
         options = replace(options, source=options_of(store, options.source))
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
-    folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
-    with folder.locked():
+    with one_voice(), ExitStack() as held:
+        folder = on_main(lambda: RunFolder.create(options.out, KIND, described, resume=options.resume))
+        on_main(lambda: held.enter_context(folder.locked()))
         sides, protocol = training_windows(options.source, transductive=options.transductive, store=store)
         _, result = pretrain(sides["pretrain"], config, folder, start=options.start, resume=options.resume)
-        origins = {"start": options.start, "weights_from": options.weights_from}
-        write_footprint(folder.path, sides, task=options.source.task, protocol=protocol, made_from=origins)
-    rate = result.steps * config.batch_size / max(result.seconds, 1e-9)
-    line = f"{result.steps} steps in {result.seconds:.0f} s ({rate:.0f} windows/s), loss {result.loss:.4f}"
-    sys.stdout.write(f"{line}\n{options.out}\n")
+        if is_main():
+            origins = {"start": options.start, "weights_from": options.weights_from}
+            write_footprint(folder.path, sides, task=options.source.task, protocol=protocol, made_from=origins)
+        rate = result.rows / max(result.seconds, 1e-9)
+        kept = f", kept step {result.kept_step}" if result.kept_step else ""
+        line = f"{result.steps} steps in {result.seconds:.0f} s ({rate:.0f} windows/s), loss {result.loss:.4f}{kept}"
+        sys.stdout.write(f"{line}\n{options.out}\n")
 
 
 COMMAND = Command(

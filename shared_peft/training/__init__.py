@@ -3,6 +3,7 @@
 from shared_peft.training.loop import Batch, TrainConfig, TrainResult, train
 from shared_peft.training.metrics import Classification, score_classification
 from shared_peft.training.order import epoch_order
+from shared_peft.training.processes import is_main, on_main, one_voice
 from shared_peft.training.run import RunFolder, package_versions
 from shared_peft.training.trained import TrainedModel
 
@@ -14,6 +15,9 @@ __all__ = [
     "TrainResult",
     "TrainedModel",
     "epoch_order",
+    "is_main",
+    "on_main",
+    "one_voice",
     "package_versions",
     "score_classification",
     "train",

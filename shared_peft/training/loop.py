@@ -1,21 +1,21 @@
 """The one training loop, on accelerate: every step is a function of (seed, step), so a resumed run is the same run."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, TrainingError
 from shared_peft.inject import training_penalty
+from shared_peft.training.book import Book
+from shared_peft.training.checkpoint import CHECKPOINT, Resumable, restore, save
+from shared_peft.training.keep import Keeper, Validate
 from shared_peft.training.run import RunFolder
-
-CHECKPOINT = "checkpoint.pt"
 
 Batch = Sequence[torch.Tensor]
 Objective = Callable[[nn.Module, Batch, int], tuple[torch.Tensor, dict[str, float]]]
@@ -37,6 +37,9 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints to resume from; 0 writes none.
         log_every: steps between lines in metrics.jsonl.
         seed: every random draw of step s is a function of (seed, s).
+        ema_decay: decay of the average of the trained weights, which is then what is kept; 0 keeps the last weights.
+        validate_every: steps between calls of ``validate``, where one is given.
+        patience: validations without a better score that end training; 0 never ends it.
     """
 
     steps: int
@@ -50,22 +53,37 @@ class TrainConfig:
     checkpoint_every: int = 0
     log_every: int = 10
     seed: int = 0
+    ema_decay: float = 0.0
+    validate_every: int = 100
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "gradient_accumulation", "log_every"):
+        for name in ("steps", "gradient_accumulation", "log_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"TrainConfig.{name}", "must be at least 1", getattr(self, name), "Raise it")
         if not self.learning_rate > 0:
             raise ConfigError("TrainConfig.learning_rate", "must be positive", self.learning_rate, "Raise it")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError("TrainConfig.ema_decay", "must be in [0, 1)", self.ema_decay, "Use 0.999, or 0 for none")
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run did: steps made in this call, the last loss, seconds taken."""
+    """What a training run did.
+
+    Args:
+        steps: steps made in this call.
+        loss: the last loss.
+        seconds: time taken [s].
+        rows: rows of batches seen in this call, those of all processes together.
+        kept_step: the step whose weights validated best and were kept; 0 without validation.
+    """
 
     steps: int
     loss: float
     seconds: float
+    rows: int = 0
+    kept_step: int = 0
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -78,7 +96,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - config.warmup_steps) / span))
 
 
-def train(
+def train(  # noqa: PLR0913  (a run, and all who listen to it)
     model: nn.Module,
     objective: Objective,
     batches: Callable[[int], Batch],
@@ -88,14 +106,15 @@ def train(
     resume: bool = False,
     parameters: Iterable[nn.Parameter] | Sequence[dict[str, Any]] | None = None,
     after_step: Callable[[int, torch.optim.Optimizer], None] | None = None,
+    validate: Validate | None = None,
     progress: str | None = None,
 ) -> TrainResult:
     """Train ``model`` in place.
 
     Args:
         model: the model; parameters without ``requires_grad`` are left alone.
-        objective: called as objective(model, batch, step); returns the scalar loss and numbers to log. In a run of
-            several processes each sees its own rows of the batch.
+        objective: called as objective(model, batch, step); returns the scalar loss, a mean over the batch's rows, and
+            numbers to log. In a run of several processes each sees its own rows of the batch.
         batches: called with the batch number (step * gradient_accumulation + micro step); returns tensors on the
             CPU whose first dimension is the global batch.
         config: see TrainConfig.
@@ -104,6 +123,8 @@ def train(
         parameters: parameter groups for AdamW; by default every parameter with ``requires_grad``.
         after_step: called as after_step(steps_done, optimizer) after every optimiser step, the step's gradients still
             in place; adapters whose training has phases move on here.
+        validate: called as validate(model), in eval mode and without gradients, every ``config.validate_every`` steps
+            and after the last; returns a score, lower is better. The weights that score best are kept.
         progress: label of the progress bar; None shows none.
 
     Returns:
@@ -111,34 +132,64 @@ def train(
 
     Raises:
         TrainingError: nothing is trainable, or a loss is not finite.
+        ConfigError: fp16 without an accelerator.
     """
     started = time.perf_counter()
-    from accelerate import Accelerator  # noqa: PLC0415  (slow to import; not needed to use adapters)
-
     groups = _groups(model, parameters)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
+    accelerator = _accelerator(config.mixed_precision)
     fused = accelerator.mixed_precision != "fp16"
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    first = _restore(model, optimizer, folder.path / CHECKPOINT) if resume and folder else 0
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
+    keeper = _keeper(model, config, validate, accelerator)
+    parts: dict[str, Resumable] = {"optimizer": optimizer, **keeper.parts()}
+    first = restore(folder.path / CHECKPOINT, model, parts) if resume and folder else 0
     prepared.train()
-    book = _Book(model, optimizer, config, folder, first, progress) if accelerator.is_main_process else None
-    loss_value = math.nan
-    for step in range(first, config.steps):
+    book = Book(config.steps, first, folder, progress) if accelerator.is_main_process else None
+    loss, rows, done = math.nan, 0, first
+    while done < config.steps and not keeper.over:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate_factor(step, config)
-        loss, logs = _gradients(prepared, objective, batches, config, accelerator, step)
-        loss_value = _finite(loss, step, folder)
+            group["lr"] = peak * learning_rate_factor(done, config)
+        loss, logs, seen = _gradients(prepared, objective, batches, config, accelerator, done)
+        _check_finite(loss, done, folder)
         if config.clip_norm:
             accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip_norm)
         prepared_optimizer.step()
+        done, rows = done + 1, rows + seen
         if after_step is not None:
-            after_step(step + 1, optimizer)
+            after_step(done, optimizer)
         prepared_optimizer.zero_grad(set_to_none=True)
+        validated = keeper.after_step(done, last=done == config.steps)
         if book is not None:
-            book.keep(step + 1, loss_value, logs)
-    return TrainResult(max(0, config.steps - first), loss_value, time.perf_counter() - started)
+            line = done % config.log_every == 0 or done == config.steps or bool(validated)
+            values = {"lr": optimizer.param_groups[0]["lr"], **logs, **validated}
+            book.keep(done, loss, rows, values, line=line)
+            if folder is not None and config.checkpoint_every and done % config.checkpoint_every == 0:
+                save(folder.path / CHECKPOINT, done, model, parts)
+    if book is not None:
+        book.close()
+    keeper.finish()
+    _undo_autocast(accelerator, prepared, model)
+    kept = keeper.stop.best_step if keeper.stop else 0
+    return TrainResult(done - first, loss, time.perf_counter() - started, rows, kept)
+
+
+def _accelerator(mixed_precision: str) -> Any:
+    from accelerate import Accelerator  # noqa: PLC0415  (slow to import; not needed to use adapters)
+    from accelerate.state import AcceleratorState  # noqa: PLC0415
+
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("TrainConfig.mixed_precision", "must be no or bf16 on a CPU", mixed_precision, "Use bf16")
+    AcceleratorState._reset_state()  # it remembers the precision of the process's last run, and refuses another
+    return Accelerator(mixed_precision=mixed_precision, cpu=not torch.cuda.is_available())
+
+
+def _keeper(model: nn.Module, config: TrainConfig, validate: Validate | None, accelerator: Any) -> Keeper:
+    def agree(score: float) -> float:
+        return float(accelerator.reduce(torch.tensor(score, device=accelerator.device), "mean"))
+
+    every, patience = config.validate_every, config.patience
+    return Keeper(model, ema_decay=config.ema_decay, validate=validate, every=every, patience=patience, agree=agree)
 
 
 def _gradients(
@@ -148,52 +199,28 @@ def _gradients(
     config: TrainConfig,
     accelerator: Any,
     step: int,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Add up the gradients of one optimiser step; return the last micro batch's loss, penalties included, and logs."""
-    loss, logs = torch.tensor(math.nan), {}
-    for micro in range(config.gradient_accumulation):
-        index = step * config.gradient_accumulation + micro
+) -> tuple[float, dict[str, float], int]:
+    """Add up the gradients of one optimiser step.
+
+    Returns:
+        The last micro batch's loss over all processes, penalties included, its logs, and the rows of all micro batches.
+    """
+    loss, logs, rows, micros = torch.tensor(math.nan), {}, 0, config.gradient_accumulation
+    for micro in range(micros):
+        index = step * micros + micro
         torch.manual_seed((config.seed * 7_368_787 + index * 1_009 + accelerator.process_index) % 2**63)
-        batch = _my_rows(batches(index), accelerator)
+        whole = batches(index)
+        batch = _my_rows(whole, accelerator)
         with accelerator.autocast():
             loss, logs = objective(model, batch, step)
+        # processes are averaged as equals, rows should be: one with a row more counts for more
+        loss = loss * (len(batch[0]) * accelerator.num_processes / len(whole[0]))
         penalty = training_penalty(model)
         loss = loss if penalty is None else loss + penalty
-        accelerator.backward(loss / config.gradient_accumulation)
-    return loss, logs
-
-
-class _Book:
-    """Keeps the progress bar, metrics.jsonl and the checkpoint of a run up to date."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        folder: RunFolder | None,
-        first: int,
-        progress: str | None,
-    ) -> None:
-        self.model, self.optimizer, self.config, self.folder = model, optimizer, config, folder
-        self.started = time.perf_counter()
-        self.bar = _progress_bar(progress, config.steps, first)
-
-    def keep(self, done: int, loss: float, logs: dict[str, float]) -> None:
-        """Record that ``done`` steps are done."""
-        last = done == self.config.steps
-        if self.bar is not None:
-            self.bar.update()
-            self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            if last:
-                self.bar.close()
-        if self.folder is None:
-            return
-        if done % self.config.log_every == 0 or last:
-            seconds = round(time.perf_counter() - self.started, 3)
-            self.folder.log(step=done, loss=loss, lr=self.optimizer.param_groups[0]["lr"], seconds=seconds, **logs)
-        if self.config.checkpoint_every and done % self.config.checkpoint_every == 0:
-            _save(self.model, self.optimizer, done, self.folder.path / CHECKPOINT)
+        with accelerator.no_sync(model) if micro + 1 < micros else contextlib.nullcontext():
+            accelerator.backward(loss / micros)
+        rows += len(whole[0])
+    return float(accelerator.reduce(loss.detach(), "mean")), logs, rows
 
 
 def _groups(model: nn.Module, parameters: Any) -> list[Any]:
@@ -209,45 +236,17 @@ def _my_rows(batch: Batch, accelerator: Any) -> list[torch.Tensor]:
     return [tensor[rank::world].to(accelerator.device, non_blocking=True) for tensor in batch]
 
 
-def _finite(loss: torch.Tensor, step: int, folder: RunFolder | None) -> float:
-    value = float(loss.detach())
-    if not math.isfinite(value):
+def _check_finite(loss: float, step: int, folder: RunFolder | None) -> None:
+    if not math.isfinite(loss):
         saved = folder is not None and (folder.path / CHECKPOINT).exists()
         fix = "Lower the learning rate" + (
             f"; the last good checkpoint is in {folder.path}" if saved and folder else ""
         )
-        raise TrainingError(f"step {step}", "the loss must be finite", value, fix)
-    return value
+        raise TrainingError(f"step {step}", "the loss must be finite", loss, fix)
 
 
-def _trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what training can change: parameters with a gradient, and buffers."""
-    kept = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    kept |= {name for name, _ in model.named_buffers()}
-    return {name: tensor for name, tensor in model.state_dict().items() if name in kept}
-
-
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path) -> None:
-    with replacing(path) as temporary:
-        torch.save({"step": step, "model": _trained_state(model), "optimizer": optimizer.state_dict()}, temporary)
-
-
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["model"].keys() != _trained_state(model).keys():
-        raise TrainingError(
-            path, "must be a checkpoint of this model", "other parameter names", "Remove it and restart"
-        )
-    model.load_state_dict(saved["model"], strict=False)
-    optimizer.load_state_dict(saved["optimizer"])
-    return int(saved["step"])
-
-
-def _progress_bar(label: str | None, total: int, initial: int) -> Any:
-    if label is None:
-        return None
-    from tqdm import tqdm  # noqa: PLC0415
-
-    return tqdm(total=total, initial=initial, desc=label, unit="step", dynamic_ncols=True, mininterval=0.5)
+def _undo_autocast(accelerator: Any, prepared: nn.Module, model: nn.Module) -> None:
+    """Take back what accelerate put around ``forward``: the model answers in full precision again."""
+    if accelerator.native_amp:
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+        vars(model).pop("forward", None)

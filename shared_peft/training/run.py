@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared_peft.atomic import write_json
+from shared_peft.atomic import write_json, write_text
 from shared_peft.config import loads_json
 from shared_peft.errors import RunError
 
@@ -116,6 +116,13 @@ class RunFolder:
         """Append one JSON object to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Take out of metrics.jsonl what a killed run wrote after ``step``, and a line cut off by the kill."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [row for row in self.read_log() if row.get("step", 0) <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the objects of metrics.jsonl; a last line cut off by a kill is left out."""

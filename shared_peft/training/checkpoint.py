@@ -1,0 +1,67 @@
+"""checkpoint.pt: everything a killed run needs to go on as if it had not been killed, written whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from shared_peft.atomic import replacing
+from shared_peft.errors import TrainingError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class Resumable(Protocol):
+    """Something with a state of tensors and plain values: an optimiser, an average, an early stop."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take a stored state."""
+        ...
+
+
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training can change: parameters with a gradient, and buffers."""
+    kept = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    kept |= {name for name, _ in model.named_buffers()}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in kept}
+
+
+def save(path: Path, step: int, model: nn.Module, parts: Mapping[str, Resumable]) -> None:
+    """Write the state after ``step`` steps.
+
+    Args:
+        path: the file.
+        step: optimiser steps done.
+        model: the model.
+        parts: what else has a state, by name.
+    """
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as temporary:
+        torch.save({"step": step, "model": trained_state(model), **state}, temporary)
+
+
+def restore(path: Path, model: nn.Module, parts: Mapping[str, Resumable]) -> int:
+    """Fill the model and the parts from the file, if there is one, and return the steps done.
+
+    Raises:
+        TrainingError: a checkpoint of another model, or of a run with other parts.
+    """
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    fix = "Remove it and restart"
+    if saved["model"].keys() != trained_state(model).keys():
+        raise TrainingError(path, "must be a checkpoint of this model", "other parameter names", fix)
+    if saved.keys() - {"step", "model"} != set(parts):
+        got = ", ".join(sorted(saved.keys() - {"step", "model"}))
+        raise TrainingError(path, f"must hold the state of {', '.join(sorted(parts))}", got, fix)
+    model.load_state_dict(saved["model"], strict=False)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
