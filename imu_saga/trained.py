@@ -1,6 +1,7 @@
 """A fine-tuned run on disk, and back: model.json, unadapted weights, adapter, real examples, scores."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from imu_saga.card import CARD, WEIGHTS, ModelCard, card_of, read_card
-from imu_saga.encoder import Encoder, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import PeftModel
@@ -45,17 +46,17 @@ def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: Window
     stored = {"window": torch.from_numpy(examples.x[rows]), "label": torch.from_numpy(examples.labels[rows])}
     write_tensors(folder.path / EXAMPLES, stored)
     folder.write(CARD, card_of(encoder, model.encoder, examples.classes).as_json())
-    details = {**results.get("details", {}), BASE_MARK: encoder_sha256(model.encoder)}
+    details = {**results.get("details", {}), BASE_MARK: tensors_sha256(model.encoder.state_dict())}
     folder.write(RESULTS, {**results, "details": details})
 
 
-def encoder_sha256(encoder: Encoder) -> str:
-    """Return the SHA-256 of an encoder's stored tensors: names, types, shapes and values, in order of name.
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of named tensors: names, types, shapes and values, in order of name.
 
-    Adapter runs on one frozen encoder have it in common.
+    Adapter runs on one frozen encoder have that of its tensors in common.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
