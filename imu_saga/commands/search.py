@@ -1,24 +1,25 @@
 """`python -m imu_saga search`."""
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from imu_saga.commands.pretrain import PretrainOptions, pretrain_config, stored_options
 from imu_saga.evaluation.footprint import write_footprint
-from imu_saga.search import SearchConfig, label_folds, limit_threads, search
-from imu_saga.source import load_split
+from imu_saga.masking_level import MASKING_LEVELS
+from imu_saga.search import SearchConfig, SearchResult, label_folds, open_executor, read_known, search
+from imu_saga.search.pictures import draw_search
+from imu_saga.source import SplitWindows, load_split
 from shared_peft.command import Command
 from shared_peft.config import from_json, to_json
 from shared_peft.training import RunFolder
 
 KIND = "imu_saga.search"
+HOW_IT_RUNS = ("out", "resume", "workers", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,27 @@ class SearchOptions:
     root: Path | None = None
     """Folder of the data set, if it moved."""
     trials: int = 16
-    """Weightings to try: four corners, the centre, then suggestions."""
+    """Most weightings to try: four corners, the centre with three seeds, then suggestions."""
     shots: int = 10
     """Labelled windows per class, validation included."""
     fraction: float = 0.1
     """A trial's steps as a part of the pre-training's."""
+    continued: float | None = None
+    """Fraction up to which the promising third and equal weights go on at the end; what is found is compared there."""
     subset: float = 0.5
     """Part of the windows a trial sees."""
     finetune_steps: int = 60
     """Fine-tuning steps of a trial and fold."""
+    least_gain: float | None = None
+    """Stop when all trials left are expected to gain less than this together [macro-F1]; by default the noise between
+    seeds, 0 never stops."""
+    warm_start: Path | None = None
+    """Folder of another search; its trials are believed up to an offset and noise of their own."""
     workers: int = 1
     """Trials at once, each in its own process."""
+    scheduler: str = ""
+    """Dask cluster to run trials on: local for one of --workers processes, or an address such as tcp://HOST:8786 whose
+    workers see the same files."""
     seed: int = 0
     """Seed of draws and suggestions."""
     out: Path = Path("runs/imu_search")
@@ -50,7 +61,7 @@ class SearchOptions:
 
 
 def run(options: SearchOptions) -> None:
-    """Search and print every trial and the weights found."""
+    """Search, print every trial and the weights found, and draw what happened."""
     made = from_json(PretrainOptions, stored_options(options.checkpoint), str(options.checkpoint))
     source = replace(made.source, root=options.root or made.source.root, overlap=0.0)
     config = SearchConfig(
@@ -60,38 +71,52 @@ def run(options: SearchOptions) -> None:
         subset=options.subset,
         finetune_steps=options.finetune_steps,
         seed=options.seed,
+        continued=options.continued,
+        least_gain=options.least_gain,
     )
-    described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume", "workers")}
+    known = read_known(options.warm_start, MASKING_LEVELS.names()) if options.warm_start else []
+    described = {key: value for key, value in to_json(options).items() if key not in HOW_IT_RUNS}
     folder = RunFolder.create(options.out, KIND, described, resume=options.resume)
     loaded = load_split(source, unlabelled=True)
     windows = loaded.windows.subset(loaded.split.train)
-    pool = None
-    if options.workers > 1:
-        pool = ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"), initializer=limit_threads)
-    with folder.locked(), pool or nullcontext():
+    with (
+        folder.locked(),
+        open_executor(options.workers, options.scheduler) as (executor, workers),
+        tqdm(total=config.trials, desc="search", unit="trial", dynamic_ncols=True) as bar,
+    ):
+
+        def tell(trial: dict[str, Any]) -> None:
+            bar.update()
+            bar.write(trial_text(trial), file=sys.stdout)
+
         result = search(
             windows,
             options.checkpoint,
             pretrain_config(made),
             config,
             folder,
-            executor=pool,
-            workers=options.workers,
-            tell=lambda trial: sys.stdout.write(trial_text(trial) + "\n"),
+            executor=executor,
+            workers=workers,
+            known=known,
+            tell=tell,
         )
-        budget = windows.subset(np.sort(np.concatenate(label_folds(windows, config.shots, config.seed))))
-        outside = {
-            "test": loaded.windows.subset(loaded.split.test),
-            "impostors": loaded.windows.subset(loaded.split.impostors),
-        }
-        write_footprint(
-            folder.path,
-            {"pretrain": windows, "train": budget, **outside},
-            task=source.task,
-            protocol=loaded.protocol.name,
-            made_from={"checkpoint": options.checkpoint},
-        )
-    sys.stdout.write(f"best {weights_text(result.weights)}\n{options.out}\n")
+    _write_sides(folder, options, loaded, config)
+    sys.stdout.write(f"{result_text(result)}\n{draw_search(result, options.out)}\n{options.out}\n")
+
+
+def _write_sides(folder: RunFolder, options: SearchOptions, loaded: SplitWindows, config: SearchConfig) -> None:
+    """Write whose windows the search has seen, for `audit`."""
+    windows, split = loaded.windows.subset(loaded.split.train), loaded.split
+    budget = windows.subset(np.sort(np.concatenate(label_folds(windows, config.shots, config.seed))))
+    outside = {"test": loaded.windows.subset(split.test), "impostors": loaded.windows.subset(split.impostors)}
+    task = stored_options(options.checkpoint)["source"]["task"]
+    write_footprint(
+        folder.path,
+        {"pretrain": windows, "train": budget, **outside},
+        task=task,
+        protocol=loaded.protocol.name,
+        made_from={"checkpoint": options.checkpoint, "warm_start": options.warm_start},
+    )
 
 
 def weights_text(weights: dict[str, float]) -> str:
@@ -101,7 +126,15 @@ def weights_text(weights: dict[str, float]) -> str:
 
 def trial_text(trial: dict[str, Any]) -> str:
     """Return one line about a finished trial."""
-    return f"trial {trial['number']:2d}  {weights_text(trial['weights'])}  macro-F1 {trial['score']:.3f}"
+    about = f"{trial['fraction']:g} of the steps, seed {trial['seed']}"
+    return f"trial {trial['number']:2d}  {weights_text(trial['weights'])}  macro-F1 {trial['score']:.3f}  ({about})"
+
+
+def result_text(result: SearchResult) -> str:
+    """Return what was found, the gain over equal weights with its uncertainty, and why the search ended early."""
+    lines = [f"stopped early: {result.stopped}"] if result.stopped else []
+    lines += [f"noise between seeds {result.surrogate.noise:.3f} macro-F1", str(result.gain)]
+    return "\n".join([*lines, f"best {weights_text(result.weights)}"])
 
 
 COMMAND = Command(
