@@ -110,8 +110,7 @@ class TaskAdapters:
         """
         if task not in self.classifiers:
             raise AdapterError("task", f"must be one of {', '.join(self.names)}", repr(task), "Correct the name")
-        adapters = (task,) if task in self.configs else ()
-        activate(self.classifiers[task], adapters, None, inference_mode=True)
+        activate(self.classifiers[task], (task,), None, inference_mode=True)
         self.active = task
 
     @torch.no_grad()

@@ -110,6 +110,20 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(method, 
     assert torch.equal(whole, resumed)
 
 
+@pytest.mark.parametrize("method", ["full", "head", "scratch", "lora", "flora"])
+def test_with_every_option_the_same_seed_gives_the_same_bits(method, windows, checkpoint):
+    train, _ = sides(windows)
+    options = {"mixup": 0.4, "augment": {"rotation": {}, "time_warp": {}, "channel_drop": {}}}
+    config = dataclasses.replace(QUICK, method=method, steps=6, **options)
+    start = None if method == "scratch" else checkpoint
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(len(states))  # whatever torch's own generator holds must not matter
+        states.append(finetune(train, dataclasses.replace(config, seed=seed), checkpoint=start)[1].state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert not all(torch.equal(tensor, states[2][name]) for name, tensor in states[0].items())
+
+
 def test_batches_draw_the_classes_evenly_and_only_their_own_windows(windows):
     rows = np.concatenate([np.flatnonzero(windows.labels == 0)[:30], np.flatnonzero(windows.labels > 0)[:3]])
     few = windows.subset(np.append(rows, np.flatnonzero(windows.labels == 2)[:1]))
