@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from shared_peft import FloraConfig, LoraTsdConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from shared_peft.training import Batch, TrainConfig, train
 
 STEPS = 5
 CONFIGS = {
@@ -41,6 +42,25 @@ def trained(config: object, accelerator: Accelerator | None) -> dict[str, Tensor
     return get_peft_model_state_dict(model)
 
 
+def looped(accelerator: Accelerator | None) -> Tensor:
+    """Train by the one loop on batches of 5 rows, which two processes cannot share evenly."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    data = torch.randn(40, 4, generator=torch.Generator().manual_seed(3))
+    config = TrainConfig(8, learning_rate=0.05, gradient_accumulation=2, ema_decay=0.7, validate_every=2, patience=2)
+
+    def objective(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        return (model(batch[0]) - batch[0][:, :3].sin()).square().mean(), {}
+
+    def validate(model: nn.Module) -> float:
+        return float((model(data) - data[:, :3]).square().mean())
+
+    assert (1 if accelerator is None else accelerator.num_processes) in (1, 2)
+    result = train(model, objective, lambda index: [data[5 * (index % 8) :][:5]], config, validate=validate)
+    kept = torch.tensor([result.steps, result.kept_step, result.rows, result.loss])
+    return torch.cat([model.weight.detach().flatten(), model.bias.detach(), kept])
+
+
 def work(rank: int, port: int, folder: str) -> None:
     """One process of two, as `accelerate launch` would start it: train, leave the adapters' tensors in a file."""
     torch.set_num_threads(1)
@@ -48,7 +68,7 @@ def work(rank: int, port: int, folder: str) -> None:
     os.environ.update(address | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"})
     accelerator = Accelerator(cpu=True)
     assert (accelerator.num_processes, accelerator.process_index) == (2, rank)
-    results = {name: trained(config, accelerator) for name, config in CONFIGS.items()}
+    results = {name: trained(config, accelerator) for name, config in CONFIGS.items()} | {"loop": looped(accelerator)}
     torch.save(results, Path(folder) / f"{rank}.pt")
     accelerator.end_training()
 
@@ -65,4 +85,7 @@ def test_two_processes_hold_the_adapters_one_process_trains_on_the_whole_batch(t
         assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
         for key, tensor in alone.items():
             assert torch.allclose(first[key], tensor, rtol=1e-3, atol=1e-5), (name, key)
+    first, second, alone = both[0]["loop"], both[1]["loop"], looped(None)
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-6)
     assert {int(tensor) for key, tensor in both[1]["lora_tsd"].items() if key.endswith("launched_at")} == {3}
