@@ -14,7 +14,7 @@ from imu_saga.streaming.smoothing import build_smoothing
 from imu_saga.task_adapters import TaskAdapters
 from imu_saga.task_files import PACK
 from imu_saga.task_predictions import predict_tasks, write_task_predictions
-from imu_saga.trained import RESULTS
+from imu_saga.trained import FINETUNE_KIND, RESULTS
 from shared_peft.command import Command
 from shared_peft.errors import ConfigError
 from shared_peft.training import RunFolder
@@ -76,8 +76,17 @@ def opened(runs: tuple[str, ...]) -> TaskAdapters:
 
 
 def task_of(path: Path) -> str:
-    """Return the task a run was fine-tuned for; its folder's name where it does not say."""
-    return str(RunFolder(path).read(RESULTS).get("details", {}).get("task", path.name))
+    """Return the task a run was fine-tuned for; its folder's name where it does not say.
+
+    Raises:
+        RunError: no finished fine-tuning run there.
+    """
+    folder = RunFolder(path)
+    folder.describe(FINETUNE_KIND)
+    found: Any = folder.read(RESULTS)
+    for key in ("details", "task"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return str(found or path.name)
 
 
 def pack(tasks: TaskAdapters, out: Path) -> None:

@@ -266,7 +266,8 @@ def test_the_command_packs_and_labels_a_recording_as_every_run_alone_does(root, 
 def test_the_command_tells_what_is_wrong(root, tmp_path, capsys):
     for arguments, message in (
         ([root / "lora", root / "flora"], "each must have its own name, activity is"),
-        ([root / "lora", root / "none"], "must have been written by the run"),
+        ([root / "lora", root / "none"], "must be a run folder with config.json"),
+        ([root / "lora", root / "pre"], "must be a run of kind imu_saga.finetune"),
         ([root / "lora", f"other={root / 'full'}"], "must have the frozen encoder of"),
         ([root / "lora", "--file", tmp_path / "none.csv"], "none.csv"),
     ):
