@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,9 +12,14 @@ import pytest
 import torch
 
 from imu_saga.card import load_encoder, read_card
+from imu_saga.commands import COMMANDS
 from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.held_out import held_out_loss, people_aside
+from imu_saga.masking_level import MASKING_LEVELS
+from imu_saga.mixture import normalised_weights
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches, pretrain
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
+from shared_peft.command import run_commands
 from shared_peft.errors import CheckpointError, DataError, RunError, TrainingError, UnknownNameError
 from shared_peft.training import RunFolder
 from shared_peft.weights import read_tensors
@@ -179,3 +187,85 @@ def test_masks_of_all_levels_cost_a_tenth_of_a_step():
 
     step = seconds(lambda index: model(x, mask, valid).mean().backward())
     assert seconds(batches) < 0.1 * step
+
+
+def test_people_kept_aside_are_never_trained_on_and_never_all():
+    windows = people(subjects=5)
+    train, aside = people_aside(windows, 0.4, seed=1)
+    assert (len(np.unique(train.subjects)), len(np.unique(aside.subjects))) == (3, 2)
+    assert not set(train.subjects) & set(aside.subjects)
+    assert len(train) + len(aside) == len(windows)
+    again, other = (people_aside(windows, 0.4, seed)[1] for seed in (1, 2))
+    assert set(again.subjects) == set(aside.subjects) != set(other.subjects)
+    with pytest.raises(DataError, match="needs 2 people or more to train on, got 1. Set patience to 0"):
+        pretrain(people(subjects=1), dataclasses.replace(TINY, patience=1), progress=None)
+
+
+def test_the_held_out_loss_is_the_weighted_sum_over_levels_whatever_the_parts(monkeypatch):
+    windows, weights = people(subjects=2), {"period": 0.0, "point": 0.3, "sensor": 0.7, "sub_period": 0.0}
+    encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 40), SMALL)
+    model = Rebuilder(encoder, encoder.make_decoder()).eval()
+    monkeypatch.setattr("imu_saga.held_out.ROWS_AT_ONCE", 7)
+    score = held_out_loss(windows, weights, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.from_numpy(windows.x)[torch.randperm(len(windows), generator=generator).sort().values]
+    valid = torch.ones(x.shape[:2], dtype=torch.bool)
+    expected = 0.0
+    with torch.no_grad():
+        for name in ("point", "sensor"):
+            mask = MASKING_LEVELS.get(name)().draw(x, valid, generator, rate_hz=20.0, channels=IMU_CHANNELS)
+            guess, truth = model.rebuild(x, mask)
+            errors = [float((g - t)[m].square().mean()) for g, t, m in zip(guess, truth, mask, strict=True)]
+            expected += weights[name] * float(np.mean(errors))
+        assert score(model) == pytest.approx(expected, rel=1e-5)
+        assert score(model) == score(model)
+
+
+def test_an_early_stop_keeps_the_weights_that_rebuild_people_kept_aside_best(tmp_path):
+    windows = people(subjects=4)
+    config = dataclasses.replace(TINY, steps=60, learning_rate=0.3, patience=2, validate_every=3, ema_decay=0.8)
+    model, result = pretrain(windows, config, folder(tmp_path / "a"), progress=None)
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    scores = {row["step"]: row["validation"] for row in rows if "validation" in row}
+    assert result.kept_step == min(scores, key=scores.__getitem__)
+    assert result.steps == max(scores) == result.kept_step + 6 < 60
+    _, aside = people_aside(windows, config.validation_fraction, config.seed)
+    with torch.no_grad():
+        score = held_out_loss(aside, normalised_weights(EQUAL_WEIGHTS), config.seed)(model)
+    assert score == pytest.approx(min(scores.values()), rel=1e-6)
+    assert result.rows == 16 * result.steps
+
+
+def test_a_step_sees_all_its_batches_and_16_bits_stay_near_32(tmp_path):
+    windows = people(subjects=2)
+    config = dataclasses.replace(TINY, steps=3, gradient_accumulation=4)
+    _, result = pretrain(windows, config, folder(tmp_path / "a"), progress=None)
+    assert result.rows == 3 * 4 * 16
+    rounded, _ = pretrain(windows, dataclasses.replace(config, precision="bf16"), progress=None)
+    exact, _ = pretrain(windows, config, progress=None)
+    worst = max(float((exact.state_dict()[name] - tensor).abs().max()) for name, tensor in rounded.state_dict().items())
+    assert 0 < worst < 0.01
+
+
+def test_two_launched_processes_write_what_one_writes(tmp_path, capsys):
+    options = "--data synthetic --steps 4 --batch-size 15 --gradient-accumulation 2 --ema-decay 0.9 --patience 3"
+    arguments = ["pretrain", *options.split(), "--validate-every", "2", "--encoder-options"]
+    arguments += [f"{name}={value}" for name, value in SMALL.items()]
+    assert run_commands("imu_saga", COMMANDS, [*arguments, "--out", str(tmp_path / "one")]) == 0
+    said = capsys.readouterr().out
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    call = [sys.executable, *launch.split(), "--dynamo_backend", "no", "--main_process_port", "0", "-m", "imu_saga"]
+    call += [*arguments, "--out", str(tmp_path / "two")]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launched = subprocess.run(call, env=one_thread, capture_output=True, text=True, check=False, timeout=120)
+    assert launched.returncode == 0, launched.stderr
+    for text in (said, launched.stdout):
+        assert text.count("windows to train on") == text.count("4 steps in") == 1
+    one, two = (read_tensors(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=2e-5)
+    logs = [RunFolder(tmp_path / name).read_log() for name in ("one", "two")]
+    for first, second in zip(*logs, strict=True):
+        for key in ("step", "loss", "lr", "validation"):
+            assert second.get(key, 0.0) == pytest.approx(first.get(key, 0.0), rel=1e-4)
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert files[0] == files[1]

@@ -134,7 +134,7 @@ def _long_run(path: Path, pause: float) -> None:
 def test_a_run_killed_again_and_again_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
     _long_run(tmp_path / "whole", 0.0)
     context, chance, kills = multiprocessing.get_context("forkserver"), random.Random(0), 0
-    context.set_forkserver_preload(["tests.shared_peft.test_long_runs", "accelerate"])
+    context.set_forkserver_preload(["tests.shared_peft.test_long_runs", "accelerate", "torch._dynamo"])
     while not (tmp_path / "killed" / "end.pt").exists():
         process = context.Process(target=_long_run, args=(tmp_path / "killed", 0.02))
         process.start()
