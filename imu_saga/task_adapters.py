@@ -31,10 +31,9 @@ from imu_saga.trained import KIND, build_base, preprocessing, tensors_sha256
 from imu_saga.windows import WindowSet
 from shared_peft import AdapterConfig, storage
 from shared_peft.atomic import write_json
-from shared_peft.combination import activate
 from shared_peft.config import to_json
 from shared_peft.errors import AdapterError, DataError
-from shared_peft.inject import attach
+from shared_peft.inject import adapter_layers, attach
 from shared_peft.method import method_name
 from shared_peft.training import TrainedModel
 from shared_peft.weights import load_checked, write_tensors
@@ -73,6 +72,7 @@ class TaskAdapters:
                 storage.fill(classifier, task.adapter, name, f"task {name}")
                 self.configs[name] = task.config
             self.classes[name], self.classifiers[name] = task.classes, classifier.requires_grad_(False).eval()
+        self.layers = [layer for _, layer in adapter_layers(encoder)]
         self.active = ""
         self.set_task(next(iter(self.classifiers)))
 
@@ -110,7 +110,8 @@ class TaskAdapters:
         """
         if task not in self.classifiers:
             raise AdapterError("task", f"must be one of {', '.join(self.names)}", repr(task), "Correct the name")
-        activate(self.classifiers[task], (task,), None, inference_mode=True)
+        for layer in self.layers:
+            layer.active = (task,)
         self.active = task
 
     @torch.no_grad()

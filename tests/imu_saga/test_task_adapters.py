@@ -93,6 +93,7 @@ def test_the_encoder_is_there_once_however_many_tasks(root):
     readout = 2 * 32  # mean and deviation of the 2 * 16 features
     assert of_task["user"] == rank_two + readout + 32 * 4 + 4
     assert of_task["placement"] == readout + 32 * 2 + 2
+    assert not any(p.requires_grad for c in tasks.classifiers.values() for p in c.parameters())
     parameters = {id(p): p.numel() for c in tasks.classifiers.values() for p in c.parameters()}
     buffers = {id(b): b.numel() for c in tasks.classifiers.values() for b in c.buffers()}
     fixed = sum(b.numel() for n, b in tasks.encoder.named_buffers() if n in ("placement", "columns", "positions"))
