@@ -193,8 +193,10 @@ def test_plcp_takes_both_turns_as_written():
     said, denied, target = (getattr(method, name).double().numpy().copy() for name in ("said", "denied", "confidence"))
     against = method.partner(features).sigmoid().detach().double().numpy()
     answer, allowed = logits.softmax(1).double().numpy(), candidates.numpy().astype(float)
+    method.zero_grad()
     loss = method(features, logits, torch.arange(12))
-    fitted = 0.0
+    loss.backward()
+    fitted, pull = 0.0, np.zeros(CLASSES)
     for row in range(12):
         said[row] = np.clip(MOMENTUM * said[row] + (1 - MOMENTUM) * answer[row], 0, allowed[row])
         denied[row] = np.clip(MOMENTUM * denied[row] + (1 - MOMENTUM) * against[row], 1 - allowed[row], 1)
@@ -209,7 +211,9 @@ def test_plcp_takes_both_turns_as_written():
             options={"ftol": 1e-13},
         ).x
         fitted -= (q * np.log(against[row]) + (1 - q) * np.log(1 - against[row])).sum() / 12 / CLASSES
+        pull += (against[row] - q) / 12 / CLASSES
         np.testing.assert_allclose(method.confidence[row].numpy(), weights / weights.sum(), atol=1e-5)
+    np.testing.assert_allclose(method.partner.bias.grad.numpy(), pull, atol=1e-5)
     np.testing.assert_allclose(method.said.numpy(), said, atol=1e-6)
     np.testing.assert_allclose(method.denied.numpy(), denied, atol=1e-6)
     own = functional.cross_entropy(logits, torch.from_numpy(target).float())
