@@ -1,7 +1,8 @@
 """The search: trials planned by what is believed, until all are done or the rest is not worth its time.
 
 What trial n tries is a function of the trials up to n - workers; those between are believed to score what is expected.
-So the same trials come whatever the order they end in, and whatever dies on the way.
+So the same trials come whatever the order they end in, and whatever dies on the way. Each has a seed of its own: with a
+shared one, weights tried again would score the same again, and noise would pass for knowledge.
 """
 
 from collections.abc import Callable, Sequence
@@ -137,15 +138,15 @@ def _short_trials(config: SearchConfig, ledger: Ledger, workers: int, known: Seq
         if ledger.stored(number):
             continue
         if number < len(design):
-            weights, offset = design[number]
+            weights = design[number]
         else:
             belief = surrogate_of(before, ledger.levels, config.fraction, config.fraction, known)
             weights, gain = suggest(belief, config.seed + number, ledger.pending(number - workers))
-            weights, offset, left = tuple(weights), 0, config.trials - number
+            left = config.trials - number
             least = belief.noise if config.least_gain is None else config.least_gain
             if left * gain < least:
                 return f"{left} trials left were expected to gain {left * gain:.4f} at most, below {least:.4f}"
-        ledger.start(Plan(number, weights, config.seed + offset, (config.fraction,)))
+        ledger.start(Plan(number, tuple(weights), config.seed + number, (config.fraction,)))
     return ""
 
 

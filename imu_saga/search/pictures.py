@@ -29,10 +29,11 @@ def draw_search(result: SearchResult, folder: Path) -> Path:
     """
     levels = list(result.trials[0]["weights"])
     figure = new_figure("search", 2.4 * max(4, len(levels)), 8.6)
-    rows = figure.subfigures(3, 1, height_ratios=(1.25, 1.0, 1.25))
-    _trace(rows[0].subplots(), result)
-    _weights(rows[1].subplots(), result.trials, levels)
-    _beliefs(rows[2], result, levels)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.8, 1.0))
+    trace, weights = upper.subplots(2, 1, sharex=True)
+    _trace(trace, result)
+    _weights(weights, result.trials, levels)
+    _beliefs(lower, result, levels)
     write_picture(folder / PICTURE, figure)
     return folder / PICTURE
 
@@ -44,7 +45,7 @@ def _trace(axes: Any, result: SearchResult) -> None:
     deviation = np.array([trial["belief_deviation"] for trial in trials])
     best, noise = np.maximum.accumulate(believed), result.surrogate.noise
     axes.fill_between(
-        numbers, best - noise, best + noise, color="0.88", linewidth=0, label="noise between seeds (1 sd)"
+        numbers, best - noise, best + noise, step="post", color="0.88", linewidth=0, label="noise between seeds (1 sd)"
     )
     axes.step(numbers, best, where="post", color="0.35", linewidth=1.2, label="best belief so far")
     axes.errorbar(
@@ -58,8 +59,6 @@ def _trace(axes: Any, result: SearchResult) -> None:
     chosen = int(believed.argmax())
     axes.plot(chosen, believed[chosen], "*", color="tab:red", markersize=13, label="chosen")
     axes.set_ylabel("macro-F1")
-    axes.set_xticks(numbers, [str(trial["number"]) for trial in trials], fontsize=8)
-    axes.set_xlim(-0.6, len(trials) - 0.4)
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_title(str(result.gain), fontsize=10, loc="left")

@@ -8,21 +8,20 @@ import numpy as np
 from imu_saga.search.surrogate import Surrogate
 from imu_saga.simplex import to_cube, to_simplex
 
-REPEATS = 2  # ours: other seeds at the centre, so that noise between seeds is seen, not guessed
+REPEATS = 2  # ours: the centre comes again with other seeds, so that noise between seeds is seen, not guessed
 START_RANDOM_STATE = 7919
 RANDOM_POINTS, POLISHED_POINTS = 2000, 4  # ours: where the acquisition is looked at, and climbed from
 
 
-def initial_design(size: int, *, corners: bool = True) -> list[tuple[tuple[float, ...], int]]:
-    """Return the first trials as (weights, seed offset): the corners, the centre, the centre with other seeds.
+def initial_design(size: int, *, corners: bool = True) -> list[tuple[float, ...]]:
+    """Return the weights of the first trials: the corners, then the centre, again and again.
 
     Args:
         size: number of weights.
         corners: whether single levels are tried; not needed where trials of another search are known.
     """
-    centre = (1 / size,) * size
-    first = [(tuple(float(index == corner) for index in range(size)), 0) for corner in range(size)] if corners else []
-    return [*first, (centre, 0), *((centre, repeat + 1) for repeat in range(REPEATS))]
+    single = [tuple(float(index == corner) for index in range(size)) for corner in range(size)] if corners else []
+    return [*single, *[(1 / size,) * size] * (1 + REPEATS)]
 
 
 def suggest(surrogate: Surrogate, seed: int, pending: Sequence[Sequence[float]] = ()) -> tuple[list[float], float]:

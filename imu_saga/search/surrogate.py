@@ -18,7 +18,7 @@ import numpy as np
 
 LEVEL_CENTRE, LEVEL_DEVIATION, OFFSET_DEVIATION = 0.5, 1.0, 0.3
 AMPLITUDE = (0.05, 1.0)  # median of the prior, and deviation of the logarithm
-LENGTH = (0.5, 0.5)
+LENGTH = (1.0, 0.5)
 NOISE = (0.03, 0.7)
 DIFFERENCE = (0.02, 0.7)
 WIDEST = 4.0  # deviations of the logarithm that are looked at

@@ -14,6 +14,7 @@ from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import KnownTrial, SearchConfig, TrialTask, engine, label_folds, read_known, run_trial, search
 from imu_saga.search.executors import Here
 from imu_saga.search.pictures import belief_along, draw_search
+from imu_saga.search.suggestion import suggest
 from imu_saga.search.surrogate import Surrogate
 from imu_saga.search.trial import STAGE_SEEDS, share_windows, shared_windows
 from imu_saga.search.verdict import NO_GAIN
@@ -90,15 +91,20 @@ def test_the_same_trials_come_whatever_order_they_end_in(formula, tmp_path):
     assert [trial["number"] for trial in seen] != list(range(11)), "the test must shuffle"
     assert shuffled.trials == in_order.trials
     assert len({tuple(trial["weights"].values()) for trial in shuffled.trials}) == 9, "only the centre comes thrice"
+    assert len({trial["seed"] for trial in shuffled.trials}) == 11
 
 
 def test_a_search_stops_when_the_rest_is_expected_to_gain_less_than_noise(formula, tmp_path):
     formula(searched.flat_trial)
-    config = SearchConfig(trials=40, shots=4)
+    config = SearchConfig(trials=40, shots=4, seed=1)
     flat = search(FEW, tmp_path, PRE, config, folder(tmp_path / "flat"))
     assert 7 <= len(flat.trials) < 40
     assert f"{40 - len(flat.trials)} trials left" in flat.stopped
-    assert flat.surrogate.noise == pytest.approx(0.03, rel=0.5)
+    for number in range(7, len(flat.trials) + 1):
+        before = flat.trials[:number]
+        belief = Surrogate([list(t["weights"].values()) for t in before], [t["score"] for t in before])
+        rest = (40 - number) * suggest(belief, 1 + number)[1]
+        assert (rest < belief.noise) == (number == len(flat.trials)), "not a trial too late or too early"
     best = json.loads((tmp_path / "flat" / "best.json").read_text())
     assert best["verdict"].endswith(NO_GAIN)
     assert best["gain_over_equal"]["low"] <= 0 <= best["gain_over_equal"]["high"]
@@ -127,7 +133,7 @@ def test_the_promising_third_and_equal_weights_go_on_and_are_compared_there(form
     assert [trial["fraction"] for trial in longer] == [0.3] * 5
     assert all(trial["weights"] == short[trial["continues"]]["weights"] for trial in longer)
     assert [trial["weights"] for trial in longer].count(EQUAL) == 1
-    ranked = sorted((t for t in short if t["seed"] == 0), key=lambda t: -searched.planted(t["weights"]))
+    ranked = sorted(short, key=lambda t: -searched.planted(t["weights"]))
     assert {t["continues"] for t in longer} & {t["number"] for t in ranked[:3]}
     found = searched.planted(result.weights)
     assert max(trial["belief"] for trial in result.trials) == pytest.approx(found, abs=0.012), "not 0.05 less"

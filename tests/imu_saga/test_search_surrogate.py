@@ -77,29 +77,39 @@ def test_sources_enter_as_the_formula_is_written():
 
 
 def test_belief_takes_noise_away_and_knows_its_size():
-    rng = np.random.default_rng(0)
-    tried = rng.dirichlet(np.ones(4), 40)
-    noisy = truth(tried) + rng.normal(0, 0.03, 40)
-    belief = Surrogate(tried, noisy)
-    assert np.abs(belief.predict(tried)[0] - truth(tried)).mean() < 0.6 * np.abs(noisy - truth(tried)).mean()
-    assert belief.noise == pytest.approx(0.03, rel=0.3)
+    noise, left, sizes = [], [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        tried = rng.dirichlet(np.ones(4), 40)
+        scores = truth(tried) + rng.normal(0, 0.03, 40)
+        belief = Surrogate(tried, scores)
+        noise.append(np.abs(scores - truth(tried)).mean())
+        left.append(np.abs(belief.predict(tried)[0] - truth(tried)).mean())
+        sizes.append(belief.noise)
+    assert np.mean(left) < 0.6 * np.mean(noise)
+    assert np.mean(sizes) == pytest.approx(0.03, rel=0.1)
 
 
-def test_nine_in_ten_true_gains_lie_in_their_interval():
-    inside, equal = 0, [0.25] * 4
+@pytest.mark.parametrize(
+    "true", [truth, lambda weights: np.full(len(np.atleast_2d(weights)), 0.7)], ids=["peak", "flat"]
+)
+def test_nine_in_ten_true_gains_lie_in_their_interval(true):
+    inside, claims, equal = 0, [], [0.25] * 4
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        tried = [*(weights for weights, _ in initial_design(4)), *rng.dirichlet(np.ones(4), 9)]
-        belief = Surrogate(tried, truth(tried) + rng.normal(0, 0.02, len(tried)))
+        tried = [*initial_design(4), *rng.dirichlet(np.ones(4), 9)]
+        belief = Surrogate(tried, true(tried) + rng.normal(0, 0.02, len(tried)))
         best = tried[int(belief.predict(tried)[0].argmax())]
-        gain = Gain(*belief.gain(best, equal))
-        inside += gain.low <= float(truth(best)[0] - truth(equal)[0]) <= gain.high
+        gain, there = Gain(*belief.gain(best, equal)), float(true(best)[0] - true(equal)[0])
+        inside += gain.low <= there <= gain.high
+        claims.append(gain.certain and there <= 0)
     assert inside >= 36
+    assert sum(claims) <= 2, "a gain where there is none"
 
 
 def test_trials_known_from_elsewhere_help_up_to_their_offset():
     rng = np.random.default_rng(2)
-    tried, far = [weights for weights, _ in initial_design(4, corners=False)], rng.dirichlet(np.ones(4), 14)
+    tried, far = initial_design(4, corners=False), rng.dirichlet(np.ones(4), 14)
     scores = truth(tried) + rng.normal(0, 0.01, len(tried))
     elsewhere = truth(far) - 0.2 + rng.normal(0, 0.01, 14)
     weights, sources = [*tried, *far.tolist()], [0] * len(tried) + [1] * 14
@@ -112,13 +122,13 @@ def test_trials_known_from_elsewhere_help_up_to_their_offset():
             ("taken for our own", Surrogate(weights, np.append(scores, elsewhere))),
         )
     }
-    assert errors["warm"] < 0.4 * errors["cold"]
-    assert errors["warm"] < 0.2 * errors["taken for our own"]
+    assert errors["warm"] < 0.7 * errors["cold"]
+    assert errors["warm"] < 0.4 * errors["taken for our own"]
 
 
 def test_a_suggestion_has_the_largest_expected_improvement_there_is():
     rng = np.random.default_rng(3)
-    tried = [weights for weights, _ in initial_design(4)]
+    tried = initial_design(4)
     belief = Surrogate(tried, truth(tried) + rng.normal(0, 0.01, len(tried)))
     weights, gain = suggest(belief, 0)
 
@@ -133,7 +143,7 @@ def test_a_suggestion_has_the_largest_expected_improvement_there_is():
 
 
 def test_what_is_under_way_is_not_suggested_again():
-    belief = Surrogate(tried := [weights for weights, _ in initial_design(4)], truth(tried))
+    belief = Surrogate(tried := initial_design(4), truth(tried))
     first, gain = suggest(belief, 0)
     second, less = suggest(belief, 0, [first])
     assert np.linalg.norm(np.subtract(first, second)) > 0.1
@@ -146,11 +156,10 @@ def test_what_is_under_way_is_not_suggested_again():
 
 def test_suggestions_beat_random_draws():
     tried, scores = [], []
-    for weights, _ in initial_design(4):
+    for weights in initial_design(4):
         tried.append(weights)
         scores.append(float(truth(weights)[0]))
-    assert [list(weights) for weights in tried[:5]] == [*np.eye(4).tolist(), [0.25] * 4]
-    assert [offset for _, offset in initial_design(4)] == [0] * 5 + list(range(1, REPEATS + 1))
+    assert [list(weights) for weights in tried] == [*np.eye(4).tolist(), *[[0.25] * 4] * (1 + REPEATS)]
     for number in range(9):
         tried.append(tuple(suggest(Surrogate(tried, scores), number)[0]))
         scores.append(float(truth(tried[-1])[0]))
