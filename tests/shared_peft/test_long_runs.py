@@ -1,5 +1,6 @@
 """What long runs need: averaged weights, an early stop, and the same end however often the process is killed."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from shared_peft.errors import ConfigError, TrainingError
-from shared_peft.training import RunFolder, train
+from shared_peft.training import Batch, RunFolder, train
 from tests.shared_peft.test_training import DATA, batches, config, folder_at, network, objective, weights
 
 LONG = {"ema_decay": 0.9, "gradient_accumulation": 2, "validate_every": 2, "patience": 3, "steps": 40}
@@ -154,6 +155,27 @@ def test_a_run_killed_again_and_again_ends_like_the_uninterrupted_one(tmp_path: 
     whole, killed = ([{key: value for key, value in row.items() if key != "seconds"} for row in log] for log in logs)
     assert killed == whole
     assert len(whole) < 40, "the early stop is part of what was killed"
+
+
+def test_a_run_stopped_after_every_single_step_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
+    class Stopped(Exception):  # noqa: N818
+        """Stands for a kill between two steps."""
+
+    whole, steps = network(), config(**LONG)
+    expected = train(whole, objective, batches, steps, validate=held_out)
+    for _ in range(expected.steps):
+        model, folder, done = network(), folder_at(tmp_path, resume=True), _steps(tmp_path)
+
+        def one_more(index: int, done: int = done) -> Batch:
+            if index // 2 > done:
+                raise Stopped
+            return batches(index)
+
+        with contextlib.suppress(Stopped):
+            train(model, objective, one_more, steps, folder=folder, resume=True, validate=held_out)
+    assert done == expected.steps - 1
+    assert _steps(tmp_path) == expected.steps < 40
+    assert torch.equal(weights(model), weights(whole))
 
 
 def _steps(path: Path) -> int:
