@@ -64,7 +64,7 @@ class FinetuneConfig:
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
     mixup: float = 0.0
-    partial: str = "average"
+    partial: str = "proden"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from imu_saga.card import read_card
-from imu_saga.commands.finetune import FinetuneOptions, drawn_rows
+from imu_saga.commands.finetune import FinetuneOptions, drawn_sides
 from imu_saga.commands.pretrain import stored_options
 from imu_saga.commands.scores import scores_text
 from imu_saga.evaluation.cross_data import check_never_trained, load_other
@@ -17,7 +17,6 @@ from imu_saga.evaluation.scores import check_apart, check_fits, full_scores, sid
 from imu_saga.evaluation.verification import verification_picture
 from imu_saga.finetune import predict_probabilities
 from imu_saga.picture import new_figure, write_picture
-from imu_saga.source import load_split
 from imu_saga.trained import FINETUNE_KIND, load_run
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
@@ -74,10 +73,9 @@ def score_own(options: EvaluateOptions, made: FinetuneOptions) -> tuple[tuple[st
         DataError: the data have changed since, so that the same split holds out something else.
     """
     trained = load_run(options.run)
-    loaded = load_split(replace(made.source, root=options.root or made.source.root))
+    sides = drawn_sides(replace(made, source=replace(made.source, root=options.root or made.source.root)))
+    loaded, test = sides.loaded, sides.test
     sys.stdout.write(f"{loaded}\n")
-    rows = drawn_rows(loaded, made)
-    test = loaded.windows.subset(loaded.split.test)
     check_fits(test, trained)
     before = trained.details.get("split", {}).get("held_out", trained.details["test_subjects"])
     if sorted(before) != sorted(loaded.split.held_out):
@@ -86,8 +84,7 @@ def score_own(options: EvaluateOptions, made: FinetuneOptions) -> tuple[tuple[st
         raise DataError("evaluate", f"must hold out the {len(before)} {loaded.split.kind}s the run held out", got, fix)
     if "subject" in loaded.protocol.apart:
         check_apart(test, trained.details["train_subjects"])
-    sides = loaded.windows.subset(rows), test, loaded.windows.subset(loaded.split.impostors)
-    return trained.classes, side_scores(trained.model, *sides)
+    return trained.classes, side_scores(trained.model, sides.labelled, test, sides.impostors)
 
 
 def score_other(options: EvaluateOptions, made: FinetuneOptions) -> tuple[tuple[str, ...], dict[str, Any]]:

@@ -46,7 +46,7 @@ class FinetuneOptions:
     candidates: Path | None = None
     """Table of stretches that are one of several classes: columns session, start_s, end_s [s] and candidates, split by
     |. Training windows inside a stretch are learnt from beside the --shots labelled ones."""
-    partial: str = "average"
+    partial: str = "proden"
     """How candidates are learnt from: average, proden, pl_cl or plcp."""
     steps: int = 300
     """Optimiser steps."""
@@ -109,6 +109,34 @@ def drawn_sets(loaded: SplitWindows, options: FinetuneOptions) -> tuple[WindowSe
     return windows.subset(rows), sets[rows]
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnSides:
+    """The sides of a fine-tuning run.
+
+    Args:
+        loaded: all windows and their split.
+        labelled: the windows to train on.
+        sets: what each of them may be, bool (windows, classes).
+        test: labelled windows held out.
+        impostors: windows of people never to be recognised.
+    """
+
+    loaded: SplitWindows
+    labelled: WindowSet
+    sets: np.ndarray
+    test: WindowSet
+    impostors: WindowSet
+
+
+def drawn_sides(options: FinetuneOptions) -> DrawnSides:
+    """Read the data, split it and draw the few labels; the same options give the same sides."""
+    loaded = load_split(options.source, unlabelled=options.candidates is not None)
+    windows, split = loaded.windows, loaded.split
+    labelled, sets = drawn_sets(loaded, options)
+    test = windows.subset(labelled_rows(windows, split.test))
+    return DrawnSides(loaded, labelled, sets, test, windows.subset(split.impostors))
+
+
 def sets_text(windows: WindowSet, sets: np.ndarray) -> str:
     """Return one line about the training windows; ``sets`` is bool, shape (windows, classes)."""
     told = windows.labels == UNLABELLED
@@ -122,15 +150,13 @@ def run(options: FinetuneOptions) -> None:
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     folder = RunFolder.create(options.out, FINETUNE_KIND, described, resume=options.resume)
     with folder.locked():
-        loaded = load_split(options.source, unlabelled=options.candidates is not None)
-        windows, split = loaded.windows, loaded.split
-        labelled, sets = drawn_sets(loaded, options)
-        sys.stdout.write(f"{loaded}\n{sets_text(labelled, sets)}\n")
-        test, impostors = windows.subset(labelled_rows(windows, split.test)), windows.subset(split.impostors)
+        sides = drawn_sides(options)
+        loaded, labelled, test, impostors = sides.loaded, sides.labelled, sides.test, sides.impostors
+        sys.stdout.write(f"{loaded}\n{sets_text(labelled, sides.sets)}\n")
         name, model = finetune(
             labelled,
             config,
-            candidates=None if options.candidates is None else sets,
+            candidates=None if options.candidates is None else sides.sets,
             checkpoint=options.checkpoint,
             folder=folder,
             resume=options.resume,
@@ -156,7 +182,7 @@ def run(options: FinetuneOptions) -> None:
             protocol=loaded.protocol.name,
             made_from={"checkpoint": options.checkpoint},
         )
-    text = scores_text(windows.classes, scores) + spread_text(scores)
+    text = scores_text(labelled.classes, scores) + spread_text(scores)
     sys.stdout.write(f"{text}{trained:,} parameters trained\naudit: {audit_run(folder.path).verdict}\n{options.out}\n")
 
 

@@ -435,6 +435,10 @@ def test_the_command_trains_on_a_diary_beside_few_labels(tmp_path, capsys):
     on_the_training_side = ~np.isin(found.subjects, stored["details"]["test_subjects"])
     assert stored["details"]["candidate_windows"] == int((on_the_training_side & (found.start_s % 4 == 0)).sum())
     assert stored["details"]["shots"] == 2
+    again = tmp_path / "again.json"
+    assert run_commands("imu_saga", COMMANDS, ["evaluate", str(tmp_path / "run"), "--out", str(again)]) == 0
+    capsys.readouterr()
+    assert json.loads(again.read_text()) == stored["scores"]
     held_out = stored["details"]["test_subjects"][0]
     only = written(tmp_path / "other.csv", *[row for row in rows if f"/{held_out}/" in row])
     asked = [*DATA, "--shots", "2", "--candidates", str(only), "--out", str(tmp_path / "refused")]
