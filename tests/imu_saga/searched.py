@@ -37,11 +37,12 @@ def flat_trial(task: TrialTask) -> TrialOutcome:
 
 
 def fatal_once(task: TrialTask) -> TrialOutcome:
-    """Note the call; the first call of one trial takes its process down."""
+    """Note the call; one trial's first call takes its process down midway, when what ended before has been fetched."""
     calls = task.scratch.parent / "calls.txt"
     with calls.open("a") as stream:
         stream.write(task.scratch.name + "\n")
     if task.scratch.name == FATAL and calls.read_text().split().count(FATAL) == 1:
+        time.sleep(1.0)
         os._exit(1)
     return smooth_trial(task)
 
