@@ -22,6 +22,7 @@ def registry_tables() -> str:
     from imu_saga.datasets import DATASETS
     from imu_saga.encoder import ENCODERS
     from imu_saga.masking_level import MASKING_LEVELS
+    from imu_saga.partial_labels import PARTIAL_LABEL_METHODS
     from imu_saga.split_protocol import PROTOCOLS
     from imu_saga.streaming.smoothing import SMOOTHINGS
     from imu_saga.tasks import TASKS
@@ -41,6 +42,11 @@ def registry_tables() -> str:
         _table("Augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
         _table("IMU tasks", ("name", "what is told apart"), [(n, t.summary) for n, t in TASKS.items()]),
         _table("Split protocols", ("name", "its folds"), [(n, _first(p)) for n, p in PROTOCOLS.items()]),
+        _table(
+            "Learning from candidate labels",
+            ("name", "what it does"),
+            [(n, _first(m)) for n, m in PARTIAL_LABEL_METHODS.items()],
+        ),
         _table("Smoothing of answers", ("name", "what it does"), [(n, _first(s)) for n, s in SMOOTHINGS.items()]),
         _table("IMU data sets", ("name", "title", "licence"), [(n, d.title, d.licence) for n, d in DATASETS.items()]),
         _table("Classical baselines", ("name", "what it is"), [(n, _first(b)) for n, b in BASELINES.items()]),

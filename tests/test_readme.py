@@ -56,11 +56,13 @@ def write_csv(path: Path) -> None:
 def test_the_motion_commands_run_in_the_order_shown_and_the_bundle_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = next(code for language, code in BLOCKS if not language and "imu_saga audit" in code)
+    blocks = [code for language, code in BLOCKS if not language and ("saga audit" in code or "saga tasks" in code)]
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "FILE.csv")
-    for line in block.strip().splitlines():
+    for line in "".join(blocks).strip().splitlines():
         assert run_line(line) == 0, capsys.readouterr().err
+    header = (tmp_path / "all.csv").read_text().splitlines()[0]
+    assert header == "session,start_s,end_s,note,activity,activity_confidence,placement,placement_confidence"
     assert (tmp_path / "predictions.csv").read_text().startswith("session,start_s,end_s,label,confidence")
     capsys.readouterr()
     runner = next(code for language, code in BLOCKS if language == "python" and "BundleRunner" in code)

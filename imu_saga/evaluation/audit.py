@@ -11,7 +11,7 @@ from imu_saga.evaluation.footprint import TESTED, TRAINED, Footprint, Intervals,
 from shared_peft.errors import SagaPeftError
 from shared_peft.training import RunFolder
 
-LINKS = ("checkpoint", "start", "weights_from")  # options that name a run this one comes from
+LINKS = ("checkpoint", "start", "weights_from", "warm_start")  # options that name a run this one comes from
 LEAST_OVERLAP_S = 1e-3  # [s] rounding; no raw sample is shorter
 N_EXAMPLES = 3
 Kind = Literal["subject", "session", "raw sample"]

@@ -24,7 +24,10 @@ ALPHA, BETA = 0.5, 0.5  # the released example's
 @final
 @PARTIAL_LABEL_METHODS.register("pl_cl")
 class PlCl(PartialLabels):
-    """See the module; ``complementary`` is C."""
+    """A complementary classifier tells what a window is not; what both classifiers agree on is the label.
+
+    ``complementary`` is C of the module.
+    """
 
     citation: ClassVar[str] = "Jia, Si and Zhang 2023, Complementary classifier induced partial label learning, KDD"
 

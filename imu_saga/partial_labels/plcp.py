@@ -30,7 +30,10 @@ BLUR, MOMENTUM, COLLABORATION = math.exp(-1), 0.5, 2.0  # k, m, g
 @final
 @PARTIAL_LABEL_METHODS.register("plcp")
 class Plcp(PartialLabels):
-    """See the module; ``partner`` is C, ``said`` is P and ``denied`` is R."""
+    """PRODEN and a partner that tells what a window is not; each teaches the other through a blur.
+
+    ``partner`` is C, ``said`` is P and ``denied`` is R of the module.
+    """
 
     citation: ClassVar[str] = "Si et al. 2024, Partial label learning with a partner, arXiv:2312.11034"
     said: Tensor
