@@ -199,6 +199,28 @@ def test_luck_with_the_labels_of_one_fold_is_noise_even_with_a_single_draw_a_fol
     assert differences_from_best(records, np.random.default_rng(0))[0].within_noise
 
 
+def test_the_interval_stands_around_the_difference_where_people_are_the_classes():
+    """F1 is not linear in a class's weight: weighted draws of forty one-class people lie below the score itself."""
+
+    def record(row, right):
+        classes = [f"p{person}" for person in range(40)]
+        hits = np.full((40, 40), (100 - right) // 39) + np.eye(40, dtype=int) * (right - (100 - right) // 39)
+        subjects = {
+            name: {"counts": [[person, other, int(hits[person, other])] for other in range(40)]}
+            for person, name in enumerate(classes)
+        }
+        f1 = float(macro_f1(hits[None])[0])
+        return {
+            "row": row, "fold": "0", "shots": 1, "seed": 0, "macro_f1": f1, "classes": classes, "subjects": subjects
+        }  # fmt: skip
+
+    records = [record("x", 61), record("y", 22)]
+    found = differences_from_best(records, np.random.default_rng(0))[0]
+    draws = resampled_scores(records, ["x", "y"], np.random.default_rng(0))
+    assert abs((draws["y"] - draws["x"]).mean() - found.mean) > 0.02  # what is corrected for
+    assert (found.low + found.high) / 2 == pytest.approx(found.mean, abs=0.01)
+
+
 def test_intervals_hold_the_true_difference_as_often_as_they_say(folds, tmp_path):
     """Forty benchmarks of two rows that answer right with the same probability: about 95 % hold 0."""
     wide = [

@@ -30,7 +30,7 @@ def compared(tmp_path_factory):
         seeds=1,
         pretraining=PretrainConfig(steps=8, batch_size=16, options=SMALL),
         finetuning=FinetuneConfig(steps=8, batch_size=12, r=2),
-        search=SearchConfig(trials=2, shots=4, finetune_steps=3),
+        search=SearchConfig(trials=1, shots=4, finetune_steps=3),
         methods=("head", "lora"),
         baselines=("majority",),
     )
