@@ -1,6 +1,7 @@
 """Several processes of one run, as `accelerate launch` starts them: one of them reads and writes for all."""
 
 import contextlib
+import gc
 import io
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -55,6 +56,7 @@ def one_voice() -> Iterator[None]:
         with quiet:
             yield
     finally:
+        gc.collect()  # wrappers of models hold on to the process group, and abort where they outlive it
         state.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """Two processes on the CPU, through accelerate: the adapters of one process on the same global batch."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -70,6 +71,8 @@ def work(rank: int, port: int, folder: str) -> None:
     assert (accelerator.num_processes, accelerator.process_index) == (2, rank)
     results = {name: trained(config, accelerator) for name, config in CONFIGS.items()} | {"loop": looped(accelerator)}
     torch.save(results, Path(folder) / f"{rank}.pt")
+    gc.collect()  # wrappers of the models hold on to the process group, and abort where they outlive it
+    accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
