@@ -1,14 +1,21 @@
-"""Broken csv files, a thousand of them: recordings in SI units or an error of ours, never a traceback or a hang."""
+"""Broken csv files, a thousand of them: predictions in SI units or an error of ours; no traceback and no hang."""
 
 import random
 import time
 
 import numpy as np
 import pytest
+import torch
 
+from imu_saga.card import ModelCard
 from imu_saga.datasets import open_dataset
+from imu_saga.encoder import InputSpec
+from imu_saga.predict import check_windows, predict_recordings
+from imu_saga.recording import IMU_CHANNELS
 from imu_saga.signal.resample import resample_all
+from imu_saga.trained import build_base, preprocessing
 from shared_peft.errors import SagaPeftError
+from shared_peft.training import TrainedModel
 
 FILES, SEEDS = 1200, 6
 LONGEST_S = 2.0  # for one file; the usual one takes a few milliseconds
@@ -19,6 +26,30 @@ GYRO_UNITS = {"rad/s": 1.0, "deg/s": np.pi / 180}
 NUMBERS = ("1e308", "-1e308", "1e-320", "1e999", "99999999999", "1e30", "5000", "-0", "+3", "1e5", "0", "1_000", "١٢")
 WORDS = ("NaN", "nan", "inf", "-inf", "0x1F", "0b1", "9,81", "1.2.3", "--1", "True", "NULL", "N/A", "-", "'", '"', "\0")
 CELLS = (*NUMBERS, *WORDS, "", " ", "=1+1", "1970-01-01", "00:00:01", "é", "\ufeff")
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A small classifier of 2 s at 20 Hz, untrained: what it says does not matter, that it says something does."""
+    options = {"width": 16, "depth": 1, "heads": 2}
+    card = ModelCard("saga", InputSpec(IMU_CHANNELS, 20.0, 40), options, ("sit", "walk"))
+    model, shape = build_base(card).eval(), (40, 6)
+    return TrainedModel(
+        "imu_saga", model, lambda: build_base(card), "window", shape, card.classes, preprocessing(card),
+        torch.zeros(1, *shape), {}, {},
+    )  # fmt: skip
+
+
+def answered(run, recordings, what):
+    """Tell whether the file got predictions, and check them; the only other thing it may get is an error of ours."""
+    try:
+        found = predict_recordings(run, recordings)
+        check_windows(found, run, what)
+    except SagaPeftError:
+        return False
+    assert all(each.label in ("", *run.classes) for each in found), what
+    assert all(0 <= each.confidence <= 1 and each.start_s < each.end_s for each in found), what
+    return True
 
 
 def signal():
@@ -161,9 +192,9 @@ def check_units(recordings, what):
 
 @pytest.mark.filterwarnings("ignore:.*sorted by time:UserWarning")
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_broken_csv_gives_si_recordings_or_an_error_of_ours(tmp_path, seed):
+def test_a_broken_csv_gives_predictions_from_si_recordings_or_an_error_of_ours(tmp_path, run, seed):
     draw, path = random.Random(seed), tmp_path / "walk.csv"
-    read = refused = 0
+    read = refused = predicted = 0
     for number in range(FILES // SEEDS):
         acc_unit, gyro_unit = draw.choice(list(ACC_UNITS)), draw.choice(list(GYRO_UNITS))
         mutate = MUTATIONS[number % len(MUTATIONS)]
@@ -172,7 +203,8 @@ def test_a_broken_csv_gives_si_recordings_or_an_error_of_ours(tmp_path, seed):
         what = f"file {number} of seed {seed}: {mutate.__name__}, {acc_unit}, {gyro_unit}, {options}"
         start = time.perf_counter()
         try:
-            recordings = resample_all(open_dataset("csv", options).read(path), 20.0)
+            native = open_dataset("csv", options).read(path)
+            recordings = resample_all(native, 20.0)
         except SagaPeftError:
             refused += 1
         except Exception as error:
@@ -180,6 +212,8 @@ def test_a_broken_csv_gives_si_recordings_or_an_error_of_ours(tmp_path, seed):
         else:
             read += 1
             check_units(recordings, what)
+            predicted += answered(run, native, what)
         assert time.perf_counter() - start < LONGEST_S, what
     assert read >= 20
     assert refused >= 60
+    assert predicted >= 20
