@@ -1,8 +1,6 @@
 """Write a bundle: export, measure, pass the gates, then appear under its name, whole or not at all."""
 
 import contextlib
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +34,7 @@ from deploy.parity import (
 from deploy.program import export_program, merged_copy, unmergeable_methods
 from deploy.randomise import randomised_copy
 from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
-from shared_peft.atomic import write_json, write_text
+from shared_peft.atomic import appearing_folder, write_json, write_text
 from shared_peft.config import to_json
 from shared_peft.errors import ExportError
 from shared_peft.training import TrainedModel, package_versions
@@ -172,13 +170,5 @@ def _appearing(out: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``out``; rename it onto ``out`` if the block succeeds, remove it otherwise."""
     if out.exists() or out.is_symlink():
         raise ExportError(out, "must be a new folder", "something that exists", "Choose another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
-    try:
+    with appearing_folder(out) as folder:
         yield folder
-        mask = os.umask(0)
-        os.umask(mask)
-        folder.chmod(0o777 & ~mask)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -5,10 +5,7 @@ tasks.json, and for each task a folder with its adapter and its readout: standar
 """
 
 import contextlib
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from imu_saga.encoder import build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.trained import ADAPTER, FINETUNE_KIND, RESULTS, build_base, tensors_sha256
 from shared_peft import AdapterConfig, storage
+from shared_peft.atomic import appearing_folder
 from shared_peft.config import from_json, loads_json
 from shared_peft.errors import AdapterError, CheckpointError, ConfigError, RunError
 from shared_peft.training import RunFolder
@@ -173,16 +171,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(path, "must be a new or empty folder", "other files", "Choose another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
+    with appearing_folder(path) as temporary:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read_run(path: Path) -> tuple[ModelCard, Classifier, StoredTask]:

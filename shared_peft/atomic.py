@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all: write beside the target, then rename over it."""
+"""Files and folders that appear whole or not at all: write beside the target, then rename onto it."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,36 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        _publish(temporary, path, 0o666)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def appearing_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; rename it onto ``path`` if the block succeeds, remove it otherwise.
+
+    Args:
+        path: the folder to make; nothing there yet, or an empty folder.
+
+    Yields:
+        The temporary folder to write into.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield temporary
+        _publish(temporary, path, 0o777)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, path: Path, mode: int) -> None:
+    """Rename onto ``path`` with the rights a newly made file or folder would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(mode & ~mask)
+    temporary.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
