@@ -1,19 +1,21 @@
 """From images to a model's input: resize and crop once on uint8, then augment and normalise by the batch."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
-from torch.nn import functional
 
 from shared_peft.errors import DataError
+from vision.augmentation import TrainingBatch, find_augmentation
 from vision.backbones.family import DataConfig
 from vision.datasets.labelled import LabelledImages
 from vision.torchvision_ops import declare_missing_operators
 
-Augment = Literal["none", "shift", "light"]
+Augment: TypeAlias = str  # see vision.augmentation.find_augmentation
+LARGEST_ASPECT = 16  # ours: of a narrower image only the middle is resized, however long it is
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,32 @@ class Pixels:
 
     Args:
         values: uint8, shape (images, channels, size, size).
-        labels: class indices, shape (images,).
+        labels: class indices, int64, shape (images,), or 0 and 1, float32, shape (images, classes).
         names: one per image.
         skipped: the errors of images left out because they could not be read.
+        classes: number of classes; 0 counts those that ``labels`` show.
     """
 
     values: torch.Tensor
     labels: torch.Tensor
     names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    classes: int = 0
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        shown = self.labels.shape[1] if self.labels.dim() == 2 else int(self.labels.max()) + 1
+        return max(self.classes, shown)
+
+    def take(self, rows: torch.Tensor) -> "Pixels":
+        """Return the images of ``rows`` only, in that order."""
+        names = tuple(self.names[row] for row in rows.tolist())
+        return replace(self, values=self.values[rows], labels=self.labels[rows], names=names)
 
 
 def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
-    """Convert an image to the model's channels, resize its shorter side and crop the centre.
+    """Convert an image to the model's channels, resize its shorter side and crop the centre, as timm's evaluation does.
 
     Args:
         image: uint8, shape (1 or 3, height, width).
@@ -48,12 +63,20 @@ def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
     from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415
 
     if image.shape[0] != data.channels:
-        image = ops.rgb_to_grayscale(image) if data.channels == 1 else image[:1].expand(data.channels, -1, -1)
-    shorter = round(data.size / data.crop_fraction)
+        grey = ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image
+        image = grey.expand(data.channels, -1, -1)
+    height, width = image.shape[1:]
+    image = ops.center_crop(image, [min(height, LARGEST_ASPECT * width), min(width, LARGEST_ASPECT * height)])
+    shorter = resized_side(data)
     if tuple(image.shape[1:]) != (shorter, shorter):
         mode = InterpolationMode(data.interpolation)
         image = ops.resize(image, [shorter], interpolation=mode, antialias=True)
     return ops.center_crop(image, [data.size, data.size]).contiguous()
+
+
+def resized_side(data: DataConfig) -> int:
+    """Return what the shorter side is resized to [px]; rounded down, as timm does (its `transforms_imagenet_eval`)."""
+    return math.floor(data.size / data.crop_fraction)
 
 
 def load_pixels(
@@ -92,6 +115,7 @@ def load_pixels(
         labels=images.labels[good],
         names=tuple(images.names[row] for row in good),
         skipped=tuple(str(value) for value in loaded if isinstance(value, DataError)),
+        classes=len(images.classes),
     )
 
 
@@ -109,51 +133,34 @@ def normalise(values: torch.Tensor, data: DataConfig) -> torch.Tensor:
     return (values.float() / 255 - mean) / std
 
 
-def augment(values: torch.Tensor, preset: Augment, generator: torch.Generator) -> torch.Tensor:
-    """Change a batch of training images at random.
-
-    Args:
-        values: uint8, shape (images, channels, size, size).
-        preset: "none"; "shift" moves each image by up to an eighth of its size (edges repeat by reflection); "light"
-            also mirrors half of them left to right.
-        generator: the only source of randomness.
-
-    Returns:
-        uint8, the same shape.
-    """
-    if preset == "none":
-        return values
-    count, size = len(values), values.shape[-1]
-    reach = max(1, size // 8)
-    padded = functional.pad(values.float(), (reach,) * 4, mode="reflect").to(values.dtype)
-    top, left = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
-    rows, columns = top + torch.arange(size), left + torch.arange(size)
-    if preset == "light":
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    image = torch.arange(count)[:, None, None, None]
-    channel = torch.arange(values.shape[1])[None, :, None, None]
-    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
 def make_batches(
     pixels: Pixels, data: DataConfig, batch_size: int, preset: Augment, seed: int
 ) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
-    """Return batch number -> (inputs, labels), a pure function of the number and the seed.
+    """Return batch number -> (inputs, targets), a pure function of the number and the seed.
+
+    Targets are class indices, int64, shape (images,), or shares, float32, shape (images, classes), where an image may
+    have several classes or the augmentation mixes images.
 
     Args:
         pixels: the training images.
         data: what the model expects.
         batch_size: images a batch; fewer images make one smaller batch.
-        preset: see `augment`.
+        preset: see `vision.augmentation.find_augmentation`.
         seed: of the order and of the augmentation.
+
+    Raises:
+        UnknownNameError: no such augmentation.
     """
     from shared_peft.training import epoch_order  # noqa: PLC0415
+
+    augmentation, n_classes = find_augmentation(preset), pixels.n_classes
 
     def batch(index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rows = epoch_order(len(pixels.labels), batch_size, index, seed)
         generator = torch.Generator().manual_seed((seed * 9_176_213 + index) % 2**63)
-        return normalise(augment(pixels.values[rows], preset, generator), data), pixels.labels[rows]
+        drawn = TrainingBatch(pixels.values[rows], pixels.labels[rows], n_classes)
+        changed = augmentation.apply(drawn, generator)
+        return normalise(changed.values, data), changed.targets
 
     return batch
 
@@ -166,7 +173,7 @@ def describe_preprocessing(data: DataConfig) -> dict[str, Any]:
         "channels": data.channels,
         "height_px": data.size,
         "width_px": data.size,
-        "resize_shorter_side_px": round(data.size / data.crop_fraction),
+        "resize_shorter_side_px": resized_side(data),
         "interpolation": data.interpolation,
         "antialias": True,
         "crop": "centre",

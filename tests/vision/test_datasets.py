@@ -1,16 +1,46 @@
 """Image files of every mode, class folders, shots and splits."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers, sampled_from
 from PIL import Image
 
 from shared_peft.errors import DataError
-from vision.datasets import DATASETS, draw_shots, open_images, read_image, stratified_folds, stratified_split
+from vision.datasets import (
+    DATASETS,
+    describe_datasets,
+    draw_shots,
+    open_images,
+    read_image,
+    stratified_folds,
+    stratified_split,
+)
 
 
 def gradient(height: int = 6, width: int = 4) -> np.ndarray:
     return np.arange(height * width, dtype=np.uint8).reshape(height, width) * 5
+
+
+def png_and_its_pixels(mode: str, pixels: np.ndarray, generator: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
+    """Return an image of ``mode`` and what it shows on white, float, shape (height, width, 1 or 3)."""
+    if mode in ("RGBA", "LA"):
+        alpha = pixels[:, :, -1:] / 255
+        return Image.fromarray(pixels.astype(np.uint8)), pixels[:, :, :-1] * alpha + 255 * (1 - alpha)
+    if mode == "I;16":
+        return Image.fromarray(pixels[:, :, 0].astype(np.uint16)), pixels / 65_535 * 255
+    if mode == "1":
+        return Image.fromarray(pixels[:, :, 0] > 99), (pixels > 99) * 255.0
+    if mode == "P":
+        colours = generator.integers(0, 256, (8, 3))
+        image = Image.fromarray((pixels[:, :, 0] % 8).astype(np.uint8)).convert("P")
+        image.putpalette(colours.flatten().tolist())
+        colours[3] = 255  # transparent in the file
+        return image, colours[pixels[:, :, 0] % 8].astype(float)
+    return Image.fromarray(pixels.astype(np.uint8).squeeze(2) if mode == "L" else pixels.astype(np.uint8)), pixels
 
 
 class TestDecode:
@@ -48,12 +78,72 @@ class TestDecode:
         red, green, blue = read_image(tmp_path / "a.jpg")[:, 4, 4].tolist()
         assert (red, green, blue) == pytest.approx((255, 0, 0), abs=3)
 
-    @pytest.mark.parametrize(("orientation", "quarter_turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-    def test_exif_orientation_is_applied(self, tmp_path, orientation, quarter_turns):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_exif_orientation_is_applied(self, tmp_path, orientation):
+        # EXIF 2.32, tag 0x0112: which side of the picture the stored first row and first column are
+        sides = ["top left", "top right", "bottom right", "bottom left", "left top", "right top", "right bottom"]
+        row, column = [*sides, "left bottom"][orientation - 1].split()
+        expected = gradient()
+        if row in ("left", "right"):
+            expected, row, column = expected.T, column, row
+        expected = expected[::-1] if row == "bottom" else expected
+        expected = expected[:, ::-1] if column == "right" else expected
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(gradient()).save(tmp_path / "a.png", exif=exif)
-        assert np.array_equal(read_image(tmp_path / "a.png")[0].numpy(), np.rot90(gradient(), quarter_turns))
+        assert np.array_equal(read_image(tmp_path / "a.png")[0].numpy(), expected)
+
+    def test_an_animation_gives_its_first_frame(self, tmp_path):
+        first, second = (Image.new("RGB", (5, 4), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+        first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+        assert read_image(tmp_path / "a.gif").flatten(1).unique(dim=1).T.tolist() == [[255, 0, 0]]
+
+    def test_a_progressive_jpeg_has_the_pixels_of_a_plain_one(self, tmp_path):
+        image = Image.effect_noise((40, 24), 60).convert("RGB")
+        for name, progressive in (("plain", False), ("progressive", True)):
+            image.save(tmp_path / f"{name}.jpg", progressive=progressive, quality=90)
+        assert b"\xff\xc2" in (tmp_path / "progressive.jpg").read_bytes()  # its frame header, SOF2
+        plain, progressive = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "progressive"))
+        assert torch.equal(plain, progressive)
+
+    def test_grey_with_transparency_stays_grey(self, tmp_path):
+        pixels = np.array([[[40, 255], [40, 0], [40, 51]]], dtype=np.uint8)
+        Image.fromarray(pixels, mode=None).save(tmp_path / "a.png")
+        found = read_image(tmp_path / "a.png")
+        assert found.shape == (1, 1, 3)
+        assert found.flatten().tolist() == pytest.approx([40, 255, 0.2 * 40 + 204], abs=1)
+
+    def test_one_bit_images_are_black_and_white(self, tmp_path):
+        Image.fromarray(gradient() > 60).save(tmp_path / "a.png")
+        assert np.array_equal(read_image(tmp_path / "a.png")[0].numpy(), (gradient() > 60) * np.uint8(255))
+
+    def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(self, tmp_path, monkeypatch):
+        Image.new("L", (11, 10)).save(tmp_path / "a.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 110)
+        assert read_image(tmp_path / "a.png").shape == (1, 10, 11)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 54)  # beyond twice the limit Pillow itself raises
+        with pytest.raises(DataError, match=r"a\.png: an image may have at most 54 pixels, got more"):
+            read_image(tmp_path / "a.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # between the two it warns only
+        with (
+            pytest.warns(Image.DecompressionBombWarning),
+            pytest.raises(DataError, match=r"a\.png: an image may have at most 100 pixels, got 11 x 10"),
+        ):
+            read_image(tmp_path / "a.png")
+
+    @settings(max_examples=60, deadline=None)
+    @given(mode=sampled_from(("1", "L", "RGB", "RGBA", "LA", "I;16", "P")), seed=integers(0, 2**32 - 1))
+    def test_any_png_is_what_the_alpha_formula_says(self, mode, seed):
+        generator = np.random.default_rng(seed)
+        height, width = generator.integers(1, 9, 2)
+        stored = {"RGB": 3, "RGBA": 4, "LA": 2}.get(mode, 1)
+        pixels = generator.integers(0, 65_536 if mode == "I;16" else 256, (height, width, stored))
+        image, expected = png_and_its_pixels(mode, pixels, generator)
+        stream = io.BytesIO()
+        image.save(stream, "PNG", **({"transparency": 3} if mode == "P" else {}))
+        found = read_image(io.BytesIO(stream.getvalue()), "a png").permute(1, 2, 0).numpy()
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= (1 if mode in ("RGBA", "LA") else 0.5)
 
     def test_one_pixel_is_an_image(self, tmp_path):
         Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "a.png")
@@ -101,7 +191,9 @@ class TestClassFolder:
             open_images(str(colour_folder))
 
     def test_a_missing_folder_is_refused(self, tmp_path):
-        with pytest.raises(DataError, match="nowhere: must be a folder of class folders, got no such folder"):
+        with pytest.raises(
+            DataError, match="nowhere: must be a folder of class folders, or one of csv, .*, got no such folder"
+        ):
             open_images(str(tmp_path / "nowhere"))
 
     def test_classes_of_one_side_only_are_refused(self, colour_folder):
@@ -138,8 +230,15 @@ class TestDigits:
         assert np.abs(data.test.read(5)[0].numpy() - reference).max() <= 0.5
         assert int(data.test.labels[5]) == load_digits().target[row]
 
-    def test_every_data_set_name_is_found(self):
-        assert DATASETS.names() == ("digits", "folder")
+    def test_every_data_set_says_what_it_reads(self):
+        table = describe_datasets()
+        for name, source in DATASETS.items():
+            assert f"| `{name}" in table
+            assert source.summary in table
+
+    def test_digits_take_no_path(self):
+        with pytest.raises(DataError, match="digits: takes no path, got here"):
+            open_images("digits:here")
 
 
 class TestSampling:

@@ -6,20 +6,18 @@ import torch
 
 from shared_peft.errors import DataError
 from vision.datasets.decode import SUFFIXES, read_image
-from vision.datasets.labelled import DATASETS, ImageData, LabelledImages
-from vision.datasets.sampling import stratified_split
+from vision.datasets.labelled import DATASETS, ImageData, ImageSource, LabelledImages
+from vision.datasets.sampling import set_aside
 
-TEST_FRACTION, SPLIT_SEED = 0.2, 0
 _TEST_NAMES = ("test", "val", "validation")
 
 
-@DATASETS.register("folder")
-def load_folder(path: Path | None) -> ImageData:
+def load_folder(argument: str) -> ImageData:
     """List the images of a class folder.
 
     Args:
-        path: a folder with ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), or with ``CLASS/*`` alone, of which
-            a fifth of every class is set aside for testing, always the same.
+        argument: a folder with ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), or with ``CLASS/*`` alone, of
+            which a fifth of every class is set aside for testing, always the same.
 
     Returns:
         The training and the test side; nothing is decoded yet.
@@ -27,11 +25,13 @@ def load_folder(path: Path | None) -> ImageData:
     Raises:
         DataError: no such folder, no class folders, a class folder without images, or other classes in the test side.
     """
-    if path is None or not path.is_dir():
-        must = "must be a folder of class folders"
-        raise DataError(path or "--data", must, "no such folder", "Check the path; DATASET names work too")
+    path = Path(argument)
+    if not argument or not path.is_dir():
+        names = ", ".join(DATASETS.names())
+        must = f"must be a folder of class folders, or one of {names}"
+        raise DataError(argument or "--data", must, "no such folder", "Check the path")
     if not (path / "train").is_dir():
-        return _split(path)
+        return set_aside(path.name, _list_images(path))
     test = next((path / name for name in _TEST_NAMES if (path / name).is_dir()), None)
     if test is None:
         fix = "Add test/, or move the class folders up one level to have them split"
@@ -50,17 +50,6 @@ def list_image_files(path: Path) -> list[Path]:
     return sorted(entry for entry in files if entry.is_file())
 
 
-def _split(path: Path) -> ImageData:
-    images = _list_images(path)
-    for label, name in enumerate(images.classes):
-        count = int((images.labels == label).sum())
-        if count < 2:
-            fix = "Add images, or give train/ and test/"
-            raise DataError(path / name, "must hold at least 2 images to be split", count, fix)
-    train_rows, test_rows = stratified_split(images.labels, TEST_FRACTION, SPLIT_SEED)
-    return ImageData(path.name, images.take(train_rows), images.take(test_rows))
-
-
 def _list_images(path: Path) -> LabelledImages:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
@@ -76,3 +65,10 @@ def _list_images(path: Path) -> LabelledImages:
         labels += [label] * len(found)
     classes = tuple(folder.name for folder in folders)
     return LabelledImages(tuple(map(str, files)), torch.tensor(labels), classes, lambda row: read_image(files[row]))
+
+
+DATASETS.register("folder")(
+    ImageSource(
+        "folders of images, one a class, inside train/ and test/ (or val/), or to be split", "FOLDER", load_folder
+    )
+)
