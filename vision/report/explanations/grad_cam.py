@@ -30,10 +30,12 @@ class LastFeatureMap(TorchFunctionMode):
     ) -> Any:
         """Run the function and look at what it returns."""
         answer = func(*args, **(kwargs or {}))
-        if isinstance(answer, torch.Tensor) and answer.dim() == 4 and answer.shape[0] == self.batch:
-            if answer.requires_grad and min(answer.shape[1:]) > 1:
-                self.found = answer
+        if isinstance(answer, torch.Tensor) and answer.requires_grad and self._is_map(answer.shape):
+            self.found = answer
         return answer
+
+    def _is_map(self, shape: torch.Size) -> bool:
+        return len(shape) == 4 and shape[0] == self.batch and min(shape[1:]) > 1
 
 
 class GradCam(Explanation):

@@ -1,0 +1,134 @@
+"""The parts of a report, from what was found to words, tables and pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from shared_peft.training import Classification
+from vision.report.answers import Answers
+from vision.report.calibration import Reliability, wilson_interval
+from vision.report.figure import png_of
+from vision.report.page import Picture, Section, Tile, bar_cell, bullets, percent, plain_cell, table
+from vision.report.pictures.confusion import confusion_picture
+from vision.report.pictures.learning_curve import curve_names, learning_curve_picture
+from vision.report.pictures.mistakes import mistakes_picture
+from vision.report.pictures.reliability import reliability_picture
+
+CONFUSIONS = 8  # listed beside the matrix
+Part = tuple[Section, tuple[Picture, ...]]
+
+
+def tiles_of(answers: Answers, scores: Classification, honest: Reliability, results: Mapping[str, Any]) -> list[Tile]:
+    """Return the numbers to be seen first."""
+    low, high = wilson_interval(int(answers.right.sum()), scores.count)
+    trained, total = results["parameters"]["trainable"], results["parameters"]["total"]
+    surest = float(answers.confidence.double().mean())
+    return [
+        Tile("Accuracy", scores.accuracy, percent(scores.accuracy), f"95 % interval {percent(low)} to {percent(high)}"),
+        Tile("Macro-F1", scores.macro_f1, percent(scores.macro_f1), f"{len(answers.classes)} classes count alike"),
+        Tile("Calibration error", honest.error, percent(honest.error), f"mean confidence {percent(surest)}"),
+        Tile("Trained parameters", trained, f"{trained:,}", f"{percent(trained / total)} of {total:,}"),
+    ]
+
+
+def confusion_part(answers: Answers, scores: Classification) -> Part:
+    """Return the confusion matrix and the pairs of classes confused most."""
+    pairs = [
+        (count, true, answered)
+        for true, row in enumerate(scores.confusion)
+        for answered, count in enumerate(row)
+        if count and true != answered
+    ]
+    names = answers.classes
+    most = sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS]
+    rows = [(names[t], (plain_cell(names[a]), plain_cell(c), plain_cell(sum(scores.confusion[t])))) for c, t, a in most]
+    drawn = png_of(confusion_picture(scores.confusion, names))
+    told = "; ".join(f"{names[t]} taken for {names[a]} {c} times" for c, t, a in most[:3]) or "no mistake"
+    picture = Picture("confusion", drawn, f"Confusion matrix. {told}.", "Each row is a true class and sums to 100 %.")
+    listed = table("Confused most", ("true class", "answered", "images", "of"), rows) if rows else ""
+    text = "What the model answers for each true class. A perfect model has the diagonal alone."
+    return Section("What is taken for what", text, picture.as_html() + listed), (picture,)
+
+
+def classes_part(answers: Answers, scores: Classification) -> Part:
+    """Return precision, recall and F1 of every class."""
+    confusion = torch.tensor(scores.confusion).double()
+    right = confusion.diagonal()
+    precision, recall = (right / confusion.sum(dim=axis).clamp_min(1) for axis in (0, 1))
+    rows = [
+        (
+            name,
+            (
+                plain_cell(int(confusion[place].sum())),
+                bar_cell(float(precision[place])),
+                bar_cell(float(recall[place])),
+                bar_cell(scores.per_class_f1[place]),
+            ),
+        )
+        for place, name in enumerate(answers.classes)
+    ]
+    headings = ("class", "images", "precision", "recall", "F1")
+    text = (
+        "Precision: how often the class is true where it is answered. Recall: how often it is answered where it is "
+        "true. F1 is their harmonic mean."
+    )
+    return Section("Class by class", text, table("Scores of each class on the test images", headings, rows)), ()
+
+
+def mistakes_part(answers: Answers, count: int) -> Part:
+    """Return the wrong answers the model was surest of, as pictures and as a list."""
+    rows = answers.worst_mistakes(count)
+    if not len(rows):
+        return Section("The worst mistakes", "Every answer is right."), ()
+    wrong = int((~answers.right).sum())
+    listed = [
+        (
+            answers.pixels.names[row],
+            (
+                plain_cell(answers.classes[int(answers.pixels.labels[row])]),
+                plain_cell(answers.classes[int(answers.predicted[row])]),
+                bar_cell(float(answers.confidence[row])),
+            ),
+        )
+        for row in rows.tolist()
+    ]
+    alt = f"The {len(rows)} wrong answers of the highest confidence; the table below lists them."
+    picture = Picture("mistakes", png_of(mistakes_picture(answers, rows)), alt)
+    text = (
+        f"{wrong} of {len(answers.right)} answers are wrong. These are the {len(rows)} the model was surest of: look "
+        "for wrong labels, for images of two classes, and for what the training images lack."
+    )
+    body = picture.as_html() + table("The same as a list", ("image", "true", "answered", "confidence"), listed)
+    return Section("The worst mistakes", text, body), (picture,)
+
+
+def confidence_part(found: Reliability, confidence: float, accuracy: float) -> Part:
+    """Return the reliability diagram."""
+    leaning = "too sure of itself" if confidence > accuracy else "less sure than it could be"
+    alt = (
+        f"Reliability diagram: accuracy against confidence in {len(found.counts)} bins. "
+        f"Mean confidence {percent(confidence)}, accuracy {percent(accuracy)}."
+    )
+    caption = "Bars below the dashed line: surer than right. Bars above it: righter than sure."
+    picture = Picture("reliability", png_of(reliability_picture(found)), alt, caption)
+    text = (
+        f"Mean confidence is {percent(confidence)} at an accuracy of {percent(accuracy)}: on the whole the model is "
+        f"{leaning}. The expected calibration error, {percent(found.error)}, is the mean gap between the two."
+    )
+    return Section("Can its confidence be trusted", text, picture.as_html()), (picture,)
+
+
+def training_part(metrics: Sequence[Mapping[str, Any]]) -> Part | None:
+    """Return the learning curve; None where the run kept no metrics."""
+    names = curve_names(metrics)
+    if not names:
+        return None
+    alt = f"Learning curves over {metrics[-1]['step']} steps: {', '.join(names)}."
+    picture = Picture("learning_curve", png_of(learning_curve_picture(metrics)), alt)
+    return Section("How it was trained", "What the run wrote down while it trained.", picture.as_html()), (picture,)
+
+
+def facts_part(facts: Sequence[str]) -> Part:
+    """Return how to make the run and the report again."""
+    return Section("How this was made", "All it takes to make the run and this page again.", bullets(facts)), ()
