@@ -1,4 +1,7 @@
-"""What a method trains: the whole model, its head alone, or an adapter beside its head."""
+"""What a method trains: the whole model, its head alone, its biases (BitFit), or an adapter beside its head.
+
+BitFit: Ben Zaken, Ravfogel and Goldberg 2021, arXiv:2106.10199; here the shifts of norms count as biases, as there.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from torch import nn
 from shared_peft.errors import ConfigError, UnknownNameError
 from vision.backbones.family import Backbone
 
-FULL, PROBE = "full", "probe"
+FULL, PROBE, BITFIT = PLAIN_METHODS = ("full", "probe", "bitfit")
 AfterStep = Callable[[int, torch.optim.Optimizer], None]
 
 
@@ -34,6 +37,11 @@ class Trainee:
     train_statistics: bool = False
 
     @property
+    def inner(self) -> nn.Module:
+        """The model itself, without the wrapper of an adapter."""
+        return self.model if self.peft is None else self.peft.get_base_model()
+
+    @property
     def after_step(self) -> AfterStep | None:
         """What the adapter must be told after every optimiser step; None without an adapter."""
         return None if self.peft is None else self.peft.update_and_allocate
@@ -48,10 +56,10 @@ class Trainee:
 
 
 def method_names() -> tuple[str, ...]:
-    """Return every method: "full", "probe" and the registered adapters."""
+    """Return every method: those without an adapter, and the registered adapters."""
     from shared_peft import METHODS  # noqa: PLC0415
 
-    return (FULL, PROBE, *METHODS.names())
+    return (*PLAIN_METHODS, *METHODS.names())
 
 
 def check_method(method: str) -> None:
@@ -90,12 +98,12 @@ def adapt(
         RankError: a rank that a weight cannot have, or a budget that cannot be kept.
     """
     check_method(method)
-    if method in (FULL, PROBE):
+    if method in PLAIN_METHODS:
         if fields or budget is not None:
             got = ", ".join(fields) or f"budget {budget}"
             fix = "Choose an adapter method, or drop them"
             raise ConfigError(f"method {method!r}", "takes no adapter fields and no budget", got, fix)
-        return _without_adapter(backbone, train_all=method == FULL)
+        return _without_adapter(backbone, method)
     from shared_peft import get_peft_model  # noqa: PLC0415
     from shared_peft.run_config import config_for_run  # noqa: PLC0415
 
@@ -109,12 +117,13 @@ def adapt(
     return Trainee(peft, body, head, peft=peft)
 
 
-def _without_adapter(backbone: Backbone, *, train_all: bool) -> Trainee:
-    backbone.model.requires_grad_(train_all)
+def _without_adapter(backbone: Backbone, method: str) -> Trainee:
+    for name, parameter in backbone.model.named_parameters():
+        parameter.requires_grad_(method == FULL or (method == BITFIT and name.endswith("bias")))
     for name in backbone.head:
         backbone.model.get_submodule(name).requires_grad_(True)
     body, head = _split_head(backbone.model, backbone.head)
-    return Trainee(backbone.model, body, head, train_statistics=train_all)
+    return Trainee(backbone.model, body, head, train_statistics=method == FULL)
 
 
 def _split_head(model: nn.Module, head: tuple[str, ...]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

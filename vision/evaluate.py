@@ -1,14 +1,14 @@
-"""Scores of a classifier on images: accuracy, macro-F1, per-class F1 and the confusion matrix."""
+"""Scores of a classifier on images, by its task: accuracy, F1, confusion matrix, mean average precision."""
 
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from shared_peft.training import Classification, score_classification
+from shared_peft.errors import DataError
 from vision.backbones.family import DataConfig
 from vision.datasets import open_images
-from vision.torchvision_ops import declare_missing_operators
+from vision.tasks import TASKS, Scores, task_of
 from vision.trained import load_model, read_description
 from vision.transforms import Pixels, load_pixels, normalise
 
@@ -36,7 +36,7 @@ def predict_logits(model: nn.Module, values: torch.Tensor, data: DataConfig, bat
             module.training = training
 
 
-def evaluate(model: nn.Module, pixels: Pixels, data: DataConfig, n_classes: int) -> Classification:
+def evaluate(model: nn.Module, pixels: Pixels, data: DataConfig, n_classes: int) -> Scores:
     """Score the model on labelled images.
 
     Args:
@@ -46,16 +46,15 @@ def evaluate(model: nn.Module, pixels: Pixels, data: DataConfig, n_classes: int)
         n_classes: number of classes.
 
     Returns:
-        The scores.
+        The scores of the task that the labels belong to.
     """
-    declare_missing_operators()  # torchmetrics imports torchvision where it is installed
     logits = predict_logits(model, pixels.values, data)
-    return score_classification(logits.argmax(dim=1), pixels.labels, n_classes)
+    return TASKS.get(task_of(pixels.labels)).score(logits, pixels.labels, n_classes)
 
 
 def evaluate_run(
     run: Path, data: str, *, skip_broken: bool = False, progress: bool = False
-) -> tuple[tuple[str, ...], Classification, tuple[str, ...]]:
+) -> tuple[tuple[str, ...], Scores, tuple[str, ...]]:
     """Score a finished run on the test side of a data set that has the run's classes.
 
     Args:
@@ -69,10 +68,12 @@ def evaluate_run(
 
     Raises:
         RunError: no finished vision run.
-        DataError: classes the data set does not have, or a broken image.
+        DataError: classes the data set does not have, a broken image, or labels of another task.
     """
     description = read_description(run)
     images = open_images(data, description.classes)
+    if (task := task_of(images.test.labels)) != description.task:
+        raise DataError(data, f"must be {description.task} data, as the run's", task, "Point at data of the run's kind")
     label = "read test images" if progress else None
     pixels = load_pixels(images.test, description.data, skip_broken=skip_broken, progress=label)
     scores = evaluate(load_model(run, description), pixels, description.data, len(description.classes))

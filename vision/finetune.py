@@ -1,6 +1,7 @@
 """From a pretrained backbone and a few labelled images to a trained model in a run folder."""
 
 import dataclasses
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import torch
 
 from shared_peft.config import loads_json, to_json
 from shared_peft.errors import ConfigError, DataError
-from shared_peft.training import RunFolder
-from vision.adapt import Trainee, check_method
-from vision.backbones import Backbone, build_backbone
+from shared_peft.training import RunFolder, is_main, on_main
+from shared_peft.training.loop import Schedule
+from vision.adapt import PLAIN_METHODS, Trainee, check_method
+from vision.backbones import Backbone, build_backbone, correlate
 from vision.datasets import ImageData, draw_shots, open_images
 from vision.evaluate import evaluate
-from vision.fit import FitSettings, fit, start
+from vision.fit import FitSettings, Fitted, Precision, fit, hold_out, start
+from vision.tasks import task_of
 from vision.trained import save_examples, save_model
-from vision.transforms import Augment, Pixels, load_pixels, normalise
+from vision.transforms import Pixels, load_pixels, normalise
 
 EXAMPLES = 8
 
@@ -36,7 +39,7 @@ class FinetuneConfig:
     pretrained: bool = False
     """Fetch the published weights instead (needs a network)."""
     method: str = "lora"
-    """full, probe, or an adapter method: lora, flora, lora_tsd, ..."""
+    """full, probe, bitfit, or an adapter method: lora, flora, lora_tsd, ..."""
     adapter: tuple[str, ...] = ()
     """Fields of the adapter's config, as key=value: r=8 lora_alpha=16 ..."""
     target_modules: tuple[str, ...] = ("all",)
@@ -52,15 +55,35 @@ class FinetuneConfig:
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 32
-    """Images per step."""
+    """Images per batch."""
     learning_rate: float | None = None
     """Of the adapter, or of the whole model with full; the method's default if not given."""
     head_learning_rate: float | None = None
     """Of the classifier; the default if not given."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
-    augment: Augment = "light"
-    """none; shift moves images by up to an eighth; light also mirrors them."""
+    schedule: Schedule = "cosine"
+    """How learning rates go on after a warm-up: cosine falls to 0, constant stays; onecycle has its own slow rise."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from one block to the one below, 0.65 to 0.9 for large models; 1 is none."""
+    label_smoothing: float = 0.0
+    """Share of each target spread over the classes evenly."""
+    label_correlation: str | None = None
+    """With several labels an image: homi learns how they depend on each other; none if not given."""
+    precision: Precision = "no"
+    """no computes in 32 bits; bf16 and fp16 multiply matrices in 16."""
+    gradient_accumulation: int = 1
+    """Batches per optimiser step."""
+    ema_decay: float = 0.0
+    """Decay of the average of the weights, which is then kept: 0.99; 0 keeps the last weights."""
+    patience: int = 0
+    """Epochs without a better validation loss that end training, the best weights kept; 0 trains to the end."""
+    validation_fraction: float = 0.2
+    """Part of every class's shots set aside to validate on, with --patience."""
+    gradient_checkpointing: bool = False
+    """Run blocks twice to hold less memory."""
+    augment: str = "light"
+    """Name of an augmentation: none, shift moves images by up to an eighth, light also mirrors them, ..."""
     seed: int = 0
     """Draws the shots, the order, the augmentation and the adapter's first weights."""
     skip_broken: bool = False
@@ -77,11 +100,18 @@ class Prepared:
         train: the drawn shots.
         test: the test side.
         classes: class names in the order of the labels.
+        validation: shots set aside to validate on; None where nothing is.
     """
 
     train: Pixels
     test: Pixels
     classes: tuple[str, ...]
+    validation: Pixels | None = None
+
+    @property
+    def task(self) -> str:
+        """What the labels mean, a name from `vision.tasks.TASKS`."""
+        return task_of(self.test.labels)
 
 
 @dataclass(frozen=True)
@@ -125,9 +155,15 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> FinetuneResul
         new_head=True,
     )
     settings = fit_settings(config)
+    progress = progress and is_main()
     prepared = prepare(images, backbone, config.shots, config.seed, skip_broken=config.skip_broken, progress=progress)
+    if settings.patience:
+        train_part, validation = hold_out(prepared.train, config.validation_fraction, config.seed)
+        prepared = dataclasses.replace(prepared, train=train_part, validation=validation)
+    if config.label_correlation is not None:
+        backbone = correlate(backbone, config.label_correlation, prepared.train.labels)
     trainee = start(backbone, settings, len(prepared.train.labels))
-    folder = RunFolder.create(config.out, "vision.finetune", comparable(config), resume=config.resume)
+    folder = on_main(lambda: RunFolder.create(config.out, "vision.finetune", comparable(config), resume=config.resume))
     return train_and_save(folder, backbone, trainee, prepared, settings, resume=config.resume, progress=progress)
 
 
@@ -137,21 +173,11 @@ def fit_settings(config: FinetuneConfig) -> FitSettings:
     Raises:
         ConfigError: an adapter field that is not key=value.
     """
+    chosen = {name: value for name, value in vars(config).items() if name in FitSettings.__dataclass_fields__}
     fields = parse_fields(config.adapter)
-    if config.method not in ("full", "probe") and "target_modules" not in fields:
+    if config.method not in PLAIN_METHODS and "target_modules" not in fields:
         fields["target_modules"] = target_pattern(config.target_modules)
-    return FitSettings(
-        method=config.method,
-        adapter=fields,
-        budget=config.budget,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        head_learning_rate=config.head_learning_rate,
-        weight_decay=config.weight_decay,
-        augment=config.augment,
-        seed=config.seed,
-    )
+    return FitSettings(**{**chosen, "adapter": fields})
 
 
 def parse_fields(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -226,26 +252,51 @@ def train_and_save(
     Returns:
         The folder and the test scores.
     """
-    with folder.locked():
-        label = settings.method if progress else None
-        fitted = fit(backbone, prepared.train, settings, trainee=trainee, folder=folder, resume=resume, progress=label)
-        scores = evaluate(fitted.trainee.model, prepared.test, backbone.data, len(prepared.classes))
-        results = {
-            **dataclasses.asdict(scores),
-            "parameters": {
-                "trainable": sum(fitted.trainable.values()),
-                **fitted.trainable,
-                "total": sum(parameter.numel() for parameter in fitted.trainee.model.parameters()),
-            },
-            "steps": fitted.steps,
-            "train_seconds": round(fitted.seconds, 3),
-            "train_loss": fitted.loss,
-            "train_images": len(prepared.train.labels),
-            "skipped_images": list(prepared.test.skipped),
-        }
-        save_examples(folder, normalise(_spread(prepared.test.values), backbone.data))
-        save_model(folder, backbone, fitted.trainee, prepared.classes, method=settings.method, seed=settings.seed)
-        folder.write("results.json", results)
+    with ExitStack() as held:
+        on_main(lambda: _hold(held, folder))
+        fitted = fit(
+            backbone,
+            prepared.train,
+            settings,
+            trainee=trainee,
+            validation=prepared.validation,
+            folder=folder,
+            resume=resume,
+            progress=settings.method if progress else None,
+        )
+        return on_main(lambda: _write(folder, backbone, fitted, prepared, settings))
+
+
+def _hold(held: ExitStack, folder: RunFolder) -> None:
+    held.enter_context(folder.locked())
+
+
+def _write(
+    folder: RunFolder, backbone: Backbone, fitted: Fitted, prepared: Prepared, settings: FitSettings
+) -> FinetuneResult:
+    """Score a trained model on the test side and write every file of its run."""
+    scores = evaluate(fitted.trainee.model, prepared.test, backbone.data, len(prepared.classes))
+    held = prepared.validation
+    results = {
+        "task": prepared.task,
+        **dataclasses.asdict(scores),
+        "parameters": {
+            "trainable": sum(fitted.trainable.values()),
+            **fitted.trainable,
+            "total": sum(parameter.numel() for parameter in fitted.trainee.model.parameters()),
+        },
+        "steps": fitted.steps,
+        "kept_step": fitted.kept_step,
+        "train_seconds": round(fitted.seconds, 3),
+        "train_loss": fitted.loss,
+        "train_images": len(prepared.train.labels),
+        "validation_images": 0 if held is None else len(held.labels),
+        "skipped_images": list(prepared.test.skipped),
+    }
+    save_examples(folder, normalise(_spread(prepared.test.values), backbone.data))
+    task, method, seed = prepared.task, settings.method, settings.seed
+    save_model(folder, backbone, fitted.trainee, prepared.classes, method=method, seed=seed, task=task)
+    folder.write("results.json", results)
     return FinetuneResult(folder.path, results)
 
 

@@ -34,6 +34,7 @@ class RunDescription:
         head: names of the modules that make the logits.
         preprocessing: the same as ``data``, spelled out for other programs.
         seed: of the run.
+        task: from `vision.tasks.TASKS`: what the logits mean.
     """
 
     spec: BackboneSpec
@@ -43,10 +44,18 @@ class RunDescription:
     head: tuple[str, ...]
     preprocessing: dict[str, Any]
     seed: int
+    task: str = "single-label"
 
 
 def save_model(
-    folder: RunFolder, backbone: Backbone, trainee: Trainee, classes: tuple[str, ...], *, method: str, seed: int
+    folder: RunFolder,
+    backbone: Backbone,
+    trainee: Trainee,
+    classes: tuple[str, ...],
+    *,
+    method: str,
+    seed: int,
+    task: str = "single-label",
 ) -> None:
     """Write the trained model; an adapter is written apart and then taken off the model.
 
@@ -57,6 +66,7 @@ def save_model(
         classes: class names in the order of the logits.
         method: what trained it.
         seed: of the run.
+        task: what the logits mean, a name from `vision.tasks.TASKS`.
     """
     base: nn.Module = trainee.model
     if trainee.peft is not None:
@@ -64,7 +74,7 @@ def save_model(
         base = trainee.peft.unload()
     write_tensors(folder.path / "model.safetensors", base.state_dict())
     preprocessing = describe_preprocessing(backbone.data)
-    described = RunDescription(backbone.spec, method, classes, backbone.data, backbone.head, preprocessing, seed)
+    described = RunDescription(backbone.spec, method, classes, backbone.data, backbone.head, preprocessing, seed, task)
     folder.write("model.json", to_json(described))
 
 

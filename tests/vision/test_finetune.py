@@ -70,6 +70,8 @@ def test_the_unadapted_base_is_the_checkpoint_with_a_trained_head(small_conv_run
     if method == "full":
         assert "stem.conv.weight" in changed
         assert "stem.norm.running_mean" in changed
+    elif method == "bitfit":
+        assert changed == {name for name in before if name.endswith("bias")} | {"fc.weight"}
     else:
         assert changed == {"fc.weight", "fc.bias"}
     assert after["fc.weight"].shape == (3, 48)
@@ -91,20 +93,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_conv_ru
 @pytest.mark.parametrize("method", ["full", *adapter_methods()])
 def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(small_conv_run, tmp_path, monkeypatch, method):
     import vision.fit as fit_module
+    from vision.tasks import single_label
 
     changes = {"epochs": 12, "augment": "shift"}
     finetune(config(small_conv_run, tmp_path / "whole", method, **changes))
     monkeypatch.setattr(fit_module, "CHECKPOINT_EVERY", 5)
-    original = fit_module.functional.cross_entropy
+    original = single_label.functional.cross_entropy
     calls = []
 
-    def interrupted(logits, labels):
+    def interrupted(logits, labels, label_smoothing):
         calls.append(1)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return original(logits, labels)
+        return original(logits, labels, label_smoothing=label_smoothing)
 
-    monkeypatch.setattr(fit_module.functional, "cross_entropy", interrupted)
+    monkeypatch.setattr(single_label.functional, "cross_entropy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune(config(small_conv_run, tmp_path / "cut", method, **changes))
     finetune(config(small_conv_run, tmp_path / "cut", method, resume=True, **changes))

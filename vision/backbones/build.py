@@ -12,6 +12,7 @@ from torch import nn
 from shared_peft.errors import ConfigError, UnknownNameError
 from shared_peft.weights import load_checked, read_tensors, strip_prefixes
 from vision.backbones.family import BACKBONES, Backbone, BackboneSpec, Family
+from vision.correlations import correlate_heads
 
 _SEARCH_LAST = ("timm", "torchvision")  # hundreds of names each: looked through only when no other family knows it
 
@@ -79,6 +80,8 @@ def build_from_spec(
     if new_head:
         zero_head(built.model, built.head)
         unfilled = tuple(k for k in built.model.state_dict() if k.startswith(tuple(f"{h}." for h in built.head)))
+    if spec.label_correlation is not None:
+        correlate_heads(built.model, built.head, spec.label_correlation, spec.num_classes)
     built.model.eval()
     full_spec = dataclasses.replace(spec, name=f"{family_name}/{member}")
     return dataclasses.replace(built, spec=full_spec, new_parameters=unfilled)
@@ -95,6 +98,29 @@ def zero_head(model: nn.Module, head: tuple[str, ...]) -> None:
         for name in head:
             for parameter in model.get_submodule(name).parameters():
                 parameter.zero_()
+
+
+def correlate(backbone: Backbone, name: str, labels: torch.Tensor) -> Backbone:
+    """Put a label correlation behind the head, in place.
+
+    Args:
+        backbone: a classifier of several labels an image.
+        name: from `vision.correlations.LABEL_CORRELATIONS`.
+        labels: of the training images, 0 or 1, float32, shape (images, classes); it starts from them.
+
+    Returns:
+        The backbone, whose spec says so.
+
+    Raises:
+        UnknownNameError: no such label correlation.
+        ConfigError: labels of one label an image.
+    """
+    if not labels.is_floating_point():
+        fix = "Drop it, or give data with several labels an image"
+        raise ConfigError("--label-correlation", "needs images with several labels", "one label an image", fix)
+    for head in correlate_heads(backbone.model, backbone.head, name, backbone.spec.num_classes):
+        head.correlation.start(labels)
+    return dataclasses.replace(backbone, spec=dataclasses.replace(backbone.spec, label_correlation=name))
 
 
 def find_family(name: str) -> tuple[str, Family, str]:

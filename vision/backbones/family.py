@@ -47,6 +47,7 @@ class BackboneSpec:
         image_size: height and width [px]; None is the member's own.
         in_chans: input channels; None is the member's own.
         options: further constructor arguments of the member (timm's `embed_dim`, ...).
+        label_correlation: what the logits of several labels pass through, of `vision.correlations`; None is nothing.
     """
 
     name: str
@@ -54,6 +55,7 @@ class BackboneSpec:
     image_size: int | None = None
     in_chans: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    label_correlation: str | None = None
 
 
 @dataclass(frozen=True)

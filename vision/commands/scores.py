@@ -11,8 +11,7 @@ def results_text(folder: Path, results: Mapping[str, Any]) -> str:
     """Return one line of scores, parameters and seconds, and where the run lies."""
     parameters = results["parameters"]
     lines = [
-        f"accuracy {100 * results['accuracy']:.1f} %, macro-F1 {100 * results['macro_f1']:.1f} %, "
-        f"{parameters['trainable']:,} trained of {parameters['total']:,} parameters "
+        f"{_headline(results)}, {parameters['trainable']:,} trained of {parameters['total']:,} parameters "
         f"({parameters['head']:,} in the head), {results['train_seconds']:.1f} s",
         *(f"skipped {reason}" for reason in results["skipped_images"]),
         str(folder),
@@ -21,11 +20,17 @@ def results_text(folder: Path, results: Mapping[str, Any]) -> str:
 
 
 def scores_text(classes: Sequence[str], scores: Mapping[str, Any]) -> str:
-    """Return accuracy, macro-F1, per-class F1 and, for up to 20 classes, the confusion matrix (rows are true)."""
-    accuracy, macro_f1 = 100 * scores["accuracy"], 100 * scores["macro_f1"]
-    lines = [f"accuracy {accuracy:.1f} %, macro-F1 {macro_f1:.1f} %, {scores['count']} images"]
+    """Return scores, per-class F1 and, for up to 20 classes of one label, the confusion matrix (rows are true)."""
+    lines = [f"{_headline(scores)}, {scores['count']} images"]
     width = max(len(name) for name in classes)
-    matrix = scores["confusion"] if len(classes) <= _SHOWN_CLASSES else [[] for _ in classes]
+    matrix = scores.get("confusion") if len(classes) <= _SHOWN_CLASSES else None
+    matrix = matrix or [[] for _ in classes]
     for name, f1, counts in zip(classes, scores["per_class_f1"], matrix, strict=True):
         lines.append(f"{name:<{width}}  F1 {100 * f1:5.1f} %  " + " ".join(f"{count:4d}" for count in counts))
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _headline(scores: Mapping[str, Any]) -> str:
+    named = (("mAP", "mean_average_precision"), ("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
+    named += (("micro-F1", "micro_f1"),)
+    return ", ".join(f"{name} {100 * scores[key]:.1f} %" for name, key in named if key in scores)
