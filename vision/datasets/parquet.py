@@ -1,9 +1,10 @@
 """Parquet shards as the Hugging Face hub stores image data sets (huggingface.co/docs/datasets/image_dataset)."""
 
+import contextlib
 import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,19 +85,29 @@ def _pyarrow_parquet() -> Any:
 
 def _open_shard(path: Path) -> _Shard:
     """Read a shard's labels and what its metadata say, not its images."""
-    parquet = _pyarrow_parquet()
-    try:
-        schema = parquet.read_schema(path)
-        features = _features(schema.metadata or {})
-        image, label = _columns(path, schema, features)
-        labels = parquet.read_table(path, columns=[label]).column(label).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors and OSErrors
-        got = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise DataError(path, "must be a parquet file", got, "Fetch the file again") from error
-    described = features.get(label, {})
+    with _damage_reported(path):
+        schema = _pyarrow_parquet().read_schema(path)
+    features = _features(schema.metadata or {})
+    image, label = _columns(path, schema, features)
+    labels = _read_column(path, label).to_pylist()
+    described = features.get(label)
     described = described.get("feature", described) if isinstance(described, dict) else {}  # a list of classes
     names = described.get("names") if isinstance(described, dict) else None
     return _Shard(path, image, labels, tuple(map(str, names)) if isinstance(names, list) else ())
+
+
+def _read_column(path: Path, name: str) -> Any:
+    with _damage_reported(path):
+        return _pyarrow_parquet().read_table(path, columns=[name]).column(0)
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, NotImplementedError, MemoryError) as error:  # what pyarrow's own derive from
+        got = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise DataError(path, "must be a parquet file", got, "Fetch the file again") from error
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
@@ -169,7 +180,7 @@ def _images(shards: Sequence[_Shard], classes: tuple[str, ...]) -> LabelledImage
 
     @functools.lru_cache(maxsize=4)  # the last few shards stay in memory as they are, encoded
     def column(shard: int) -> Any:
-        return _pyarrow_parquet().read_table(shards[shard].path, columns=[shards[shard].image]).column(0)
+        return _read_column(shards[shard].path, shards[shard].image)
 
     def read(row: int) -> torch.Tensor:
         shard, place = places[row]
