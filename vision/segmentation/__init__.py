@@ -1,0 +1,1 @@
+"""Segmentation: a class for every pixel, from masks, or new classes from image-level labels alone."""
