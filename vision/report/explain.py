@@ -164,8 +164,8 @@ def _facts(
     return [
         f"Run: {shlex.join(map(str, asked['command']))}",
         f"Test images: {data}",
-        f"Trained {results['steps']:,} steps on {results['train_images']:,} images in {results['train_seconds']:.1f} s, "
-        f"seed {description.seed}",
+        f"Trained {results['steps']:,} steps on {results['train_images']:,} images in "
+        f"{results['train_seconds']:.1f} s, seed {description.seed}",
         *([] if there is None else [f"The run's own results.json: accuracy {percent(there)}, {told}"]),
         f"Versions: {versions}",
         *(f"Left out: {reason}" for reason in answers.pixels.skipped),

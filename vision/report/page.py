@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape as escape_html
 
+from vision.report.figure import DOTS_PER_INCH
+
 # Nothing may be fetched or run, whatever the names in the data are.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -32,7 +34,8 @@ caption { text-align: left; color: var(--quiet); font-size: .9rem; padding-botto
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--quiet); }
 th:first-child { text-align: left; } tbody th { font-weight: 500; overflow-wrap: anywhere; }
-td.words { text-align: left; overflow-wrap: anywhere; }
+td.words { text-align: left; white-space: nowrap; }
+summary { cursor: pointer; color: var(--accent); }
 td.bar { background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); min-width: 7rem; }
 figure { margin: .4rem 0 1.1rem; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; padding: .4rem; }
@@ -93,8 +96,10 @@ class Picture:
     def as_html(self) -> str:
         """Return it as a figure with the file inside."""
         data = base64.b64encode(self.png).decode("ascii")
+        width, height = (int.from_bytes(self.png[at : at + 4], "big") * 96 // DOTS_PER_INCH for at in (16, 20))
         caption = f"<figcaption>{escape(self.caption)}</figcaption>" if self.caption else ""
-        return f'<figure><img alt="{escape(self.alt)}" src="data:image/png;base64,{data}">{caption}</figure>'
+        size = f'width="{width}" height="{height}"'
+        return f'<figure><img alt="{escape(self.alt)}" {size} src="data:image/png;base64,{data}">{caption}</figure>'
 
 
 def escape(text: object) -> str:
@@ -141,6 +146,11 @@ def table(caption: str, headings: Sequence[str], rows: Sequence[tuple[str, Seque
         f'<div class="scroll"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def folded(summary: str, body: str) -> str:
+    """Return HTML that is opened by a click on its summary."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def bullets(items: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The parts of a report, from what was found to words, tables and pictures."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from shared_peft.training import Classification
 from vision.report.answers import Answers
 from vision.report.calibration import Reliability, wilson_interval
 from vision.report.figure import png_of
-from vision.report.page import Picture, Section, Tile, bar_cell, bullets, percent, plain_cell, table
+from vision.report.page import Picture, Section, Tile, bar_cell, bullets, folded, percent, plain_cell, table
 from vision.report.pictures.confusion import confusion_picture
 from vision.report.pictures.learning_curve import curve_names, learning_curve_picture
 from vision.report.pictures.mistakes import mistakes_picture
@@ -77,14 +78,14 @@ def classes_part(answers: Answers, scores: Classification) -> Part:
 
 
 def mistakes_part(answers: Answers, count: int) -> Part:
-    """Return the wrong answers the model was surest of, as pictures and as a list."""
+    """Return the wrong answers the model was surest of, as pictures and as a list of files."""
     rows = answers.worst_mistakes(count)
     if not len(rows):
         return Section("The worst mistakes", "Every answer is right."), ()
-    wrong = int((~answers.right).sum())
+    wrong, folder = int((~answers.right).sum()), common_folder(answers.pixels.names)
     listed = [
         (
-            answers.pixels.names[row],
+            answers.pixels.names[row].removeprefix(folder),
             (
                 plain_cell(answers.classes[int(answers.pixels.labels[row])]),
                 plain_cell(answers.classes[int(answers.predicted[row])]),
@@ -99,8 +100,20 @@ def mistakes_part(answers: Answers, count: int) -> Part:
         f"{wrong} of {len(answers.right)} answers are wrong. These are the {len(rows)} the model was surest of: look "
         "for wrong labels, for images of two classes, and for what the training images lack."
     )
-    body = picture.as_html() + table("The same as a list", ("image", "true", "answered", "confidence"), listed)
+    files = table(f"Below {folder}" if folder else "", ("image", "true", "answered", "confidence"), listed)
+    body = picture.as_html() + folded("Which files these are", files)
     return Section("The worst mistakes", text, body), (picture,)
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """Return what all paths begin with, up to a slash; empty where they have no folder in common.
+
+    Example:
+        >>> common_folder(["photos/cat/1.png", "photos/cow/2.png"])
+        'photos/'
+    """
+    shared = os.path.commonprefix(list(names))
+    return shared[: shared.rfind("/") + 1]
 
 
 def confidence_part(found: Reliability, confidence: float, accuracy: float) -> Part:
@@ -110,7 +123,7 @@ def confidence_part(found: Reliability, confidence: float, accuracy: float) -> P
         f"Reliability diagram: accuracy against confidence in {len(found.counts)} bins. "
         f"Mean confidence {percent(confidence)}, accuracy {percent(accuracy)}."
     )
-    caption = "Bars below the dashed line: surer than right. Bars above it: righter than sure."
+    caption = "Above, the accuracy of the answers in each bin of confidence; below, how many answers lie in it."
     picture = Picture("reliability", png_of(reliability_picture(found)), alt, caption)
     text = (
         f"Mean confidence is {percent(confidence)} at an accuracy of {percent(accuracy)}: on the whole the model is "

@@ -34,7 +34,7 @@ def heat_map_picture(images: torch.Tensor, truths: Sequence[str], rows: Sequence
         truths: true class of each image.
         rows: heat maps of each model; every map is drawn from its own smallest to its own largest value.
     """
-    figure = new_figure(0.5 + 1.5 * len(images), 0.3 + 1.75 * (1 + len(rows)))
+    figure = new_figure(0.5 + 1.5 * len(images), 0.2 + 1.66 * (1 + len(rows)))
     grid = figure.subplots(1 + len(rows), len(images), squeeze=False)
     for axes, image, truth in zip(grid[0], images, truths, strict=True):
         show_image(axes, image)
@@ -51,10 +51,10 @@ def heat_map_picture(images: torch.Tensor, truths: Sequence[str], rows: Sequence
 
 def _overlay(axes: Any, image: torch.Tensor, heat: torch.Tensor) -> None:
     """Draw heat over the image in grey: what counts for little stays grey, what counts most glows."""
-    grey = image.float().mean(dim=0)
+    grey = image.float().mean(dim=0).numpy()
     axes.imshow(grey, cmap="gray", vmin=-60, vmax=315, interpolation="nearest")
-    shown = scaled(heat)
-    axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.6 * shown.numpy(), interpolation="bilinear")
+    shown = scaled(heat).numpy()
+    axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.6 * shown, interpolation="bilinear")
     bare(axes)
 
 

@@ -19,7 +19,7 @@ def mistakes_picture(answers: Answers, rows: torch.Tensor) -> Any:
     """
     columns = min(COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
-    figure = new_figure(1.75 * columns, 2.15 * lines)
+    figure = new_figure(1.75 * columns, 2.3 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(rows) :]:
         axes.set_axis_off()
@@ -29,5 +29,5 @@ def mistakes_picture(answers: Answers, rows: torch.Tensor) -> Any:
         true = label_text(answers.classes[int(answers.pixels.labels[row])], 18)
         axes.set_title(f"{answered}\n{100 * float(answers.confidence[row]):.0f} % sure", fontsize=9, color=WRONG, pad=4)
         axes.set_xlabel(f"is {true}", fontsize=9, color=INK, labelpad=4)
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06)
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.06)
     return figure
