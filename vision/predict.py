@@ -14,10 +14,10 @@ from vision.datasets.class_folder import list_image_files
 from vision.datasets.decode import read_image
 from vision.datasets.labelled import LabelledImages
 from vision.evaluate import predict_logits
+from vision.tasks import TASKS
 from vision.trained import load_model, read_description
 from vision.transforms import Pixels, load_pixels
 
-MULTI_LABEL = "multi-label"
 _COLUMNS = ("label", "confidence")
 
 
@@ -86,9 +86,7 @@ def predict(
     label = "read images" if progress else None
     pixels = load_pixels(listed, description.data, skip_broken=skip_broken, progress=label)
     logits = predict_logits(load_model(run, description), pixels.values, description.data)
-    several = getattr(description, "task", "") == MULTI_LABEL  # then each class is a question of its own
-    shares = logits.sigmoid() if several else logits.softmax(dim=1)
-    best = shares.topk(min(top, len(description.classes)), dim=1)
+    best = TASKS.get(description.task).probabilities(logits).topk(min(top, len(description.classes)), dim=1)
     return Predicted(
         [
             Prediction(name, tuple((description.classes[k], share) for k, share in zip(classes, row, strict=True)))

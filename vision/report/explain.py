@@ -8,11 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from shared_peft.atomic import replacing, write_text
-from shared_peft.errors import ConfigError
-from shared_peft.training import Classification, RunFolder
+from shared_peft.errors import ConfigError, DataError
+from shared_peft.training import RunFolder
 from vision.datasets import open_images
 from vision.evaluate import predict_logits
-from vision.report.answers import Answers, model_before
+from vision.report.answers import Answers, answers_of
+from vision.report.before import model_before
 from vision.report.calibration import reliability
 from vision.report.explanations import check_explanation
 from vision.report.features import Projection
@@ -29,6 +30,7 @@ from vision.report.sections import (
     tiles_of,
     training_part,
 )
+from vision.tasks import task_of
 from vision.trained import RunDescription, load_model, read_description
 from vision.transforms import load_pixels
 
@@ -68,12 +70,12 @@ class Explained:
 
     Args:
         page: the HTML file; its pictures lie beside it.
-        scores: on the images given.
+        scores: of the run's task, on the images given.
         skipped: errors of the images left out.
     """
 
     page: Path
-    scores: Classification
+    scores: Any
     skipped: tuple[str, ...]
 
 
@@ -101,17 +103,18 @@ def explain_run(
 
     Raises:
         RunError: no finished vision run.
-        DataError: classes the data set does not have, or a broken image.
+        DataError: classes the data set does not have, labels of another task, or a broken image.
         MissingPackageError: matplotlib is not installed.
     """
     description = read_description(run)
     new_figure(1, 1)  # a missing matplotlib is told before the work
-    label = "read test images" if progress else None
-    pixels = load_pixels(
-        open_images(data, description.classes).test, description.data, skip_broken=skip_broken, progress=label
-    )
+    images, label = open_images(data, description.classes).test, "read test images" if progress else None
+    if (task := task_of(images.labels)) != description.task:
+        raise DataError(data, f"must be {description.task} data, as the run's", task, "Point at data of the run's kind")
+    pixels = load_pixels(images, description.data, skip_broken=skip_broken, progress=label)
     before, after = model_before(run, description), load_model(run, description)
-    answers = Answers(pixels, description.classes, predict_logits(after, pixels.values, description.data))
+    logits = predict_logits(after, pixels.values, description.data)
+    answers = answers_of(pixels, description.classes, logits, description.task)
     by_title = {"after training": after} if before is None else {"before": before, "after": after}
     models = Models(by_title, description.data, description.head[0])
     steps = len(by_title) * min(settings.maps, len(pixels.labels))
@@ -140,7 +143,7 @@ def _parts(
         confusion_part(answers, scores),
         classes_part(answers, scores),
         *looks,
-        confidence_part(honest, float(answers.confidence.double().mean()), scores.accuracy),
+        confidence_part(honest, *(float(of.double().mean()) for of in (answers.confidence, answers.right))),
         training_part(folder.read_log()),
         facts_part(_facts(folder, data, description, results, answers)),
     ]
@@ -148,7 +151,7 @@ def _parts(
 
 
 def _lead(answers: Answers, data: str) -> str:
-    right, total = int(answers.right.sum()), len(answers.right)
+    right, total = int(answers.image_right.sum()), len(answers.image_right)
     name = Path(data).name or data
     return f"{right:,} of {total:,} test images of {name} are answered rightly. Below: where it fails, and why."
 

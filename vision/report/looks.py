@@ -43,7 +43,7 @@ class Models:
 
 
 def looks_part(models: Models, answers: Answers, explanation: str, count: int, bar: Any) -> Part:
-    """Return heat maps of each model on the same images, for the class the trained model answers.
+    """Return heat maps of each model on the same images, for the class the trained model finds likeliest.
 
     Args:
         models: what to explain.
@@ -53,8 +53,8 @@ def looks_part(models: Models, answers: Answers, explanation: str, count: int, b
         bar: a progress bar with `update`, one step an image and model.
     """
     rows = spread_rows(len(answers.pixels.labels), count)
-    values, truth = answers.pixels.values[rows], answers.pixels.labels[rows]
-    inputs, targets = normalise(values, models.data), answers.predicted[rows]
+    values = answers.pixels.values[rows]
+    inputs, targets = normalise(values, models.data), answers.targets[rows]
     name = choose_explanation(explanation, models.trained, inputs[:1])
     found = []
     for title, model in models.by_title.items():
@@ -62,16 +62,15 @@ def looks_part(models: Models, answers: Answers, explanation: str, count: int, b
         for part, target in zip(inputs.split(BATCH), targets.split(BATCH), strict=True):
             heats.append(EXPLANATIONS.get(name).explain(model, part, target))
             bar.update(len(part))
-        said = predict_logits(model, values, models.data).argmax(dim=1)
-        spoken = [answers.classes[label] for label in said.tolist()]
-        found.append(HeatRow(title, torch.cat(heats), spoken, (said == truth).tolist()))
-    truths = [answers.classes[label] for label in truth.tolist()]
+        said = answers.take(rows, predict_logits(model, values, models.data))
+        found.append(HeatRow(title, torch.cat(heats), said.names(said.predicted), said.image_right.tolist()))
+    truths = answers.names(answers.truth[rows])
     way = EXPLANATIONS.get(name).title
     alt = f"{way} heat maps of {len(rows)} test images, {' and '.join(models.by_title)}."
     caption = "On top the true class; below each map what that model answers, red where it is wrong."
     picture = Picture("heat_maps", png_of(heat_map_picture(values, truths, found)), alt, caption)
     text = (
-        f"{way} of the same images, asked about the class the trained model answers: what glows counts most. "
+        f"{way} of the same images, asked about the class the trained model finds likeliest: what glows counts most. "
         "Each map has its own scale." + (LOST if len(models.by_title) == 1 else "")
     )
     return Section("Where it looks", text, picture.as_html()), (picture,)
@@ -88,7 +87,8 @@ def features_part(models: Models, answers: Answers, projection: Projection, coun
         seed: of t-SNE.
     """
     rows = spread_rows(len(answers.pixels.labels), count)
-    values, labels = answers.pixels.values[rows], answers.pixels.labels[rows]
+    groups, names = answers.groups()
+    values, labels = answers.pixels.values[rows], groups[rows]
     planes, agreements = [], []
     for title, model in models.by_title.items():
         features = head_inputs(model, models.head, values, models.data)
@@ -96,7 +96,7 @@ def features_part(models: Models, answers: Answers, projection: Projection, coun
         agreements.append((title, (bar_cell(neighbour_agreement(features, labels)),)))
     way = "t-SNE" if projection == "tsne" else "principal components"
     alt = f"{way} of the features of {len(rows)} test images, coloured by class, {' and '.join(models.by_title)}."
-    picture = Picture("features", png_of(projection_picture(planes, labels.numpy(), answers.classes)), alt)
+    picture = Picture("features", png_of(projection_picture(planes, labels.numpy(), names)), alt)
     listed = table("Nearest other image is of the same class", ("features", "share of images"), agreements)
     chance = percent(float(torch.bincount(labels).double().square().sum()) / len(labels) ** 2)
     text = (

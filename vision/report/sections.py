@@ -4,9 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from shared_peft.training import Classification
 from vision.report.answers import Answers
 from vision.report.calibration import Reliability, wilson_interval
 from vision.report.figure import png_of
@@ -20,12 +17,15 @@ CONFUSIONS = 8  # listed beside the matrix
 Part = tuple[Section, tuple[Picture, ...]]
 
 
-def tiles_of(answers: Answers, scores: Classification, honest: Reliability, results: Mapping[str, Any]) -> list[Tile]:
+def tiles_of(answers: Answers, scores: Any, honest: Reliability, results: Mapping[str, Any]) -> list[Tile]:
     """Return the numbers to be seen first."""
-    low, high = wilson_interval(int(answers.right.sum()), scores.count)
+    low, high = wilson_interval(int(answers.image_right.sum()), scores.count)
     trained, total = results["parameters"]["trainable"], results["parameters"]["total"]
     surest = float(answers.confidence.double().mean())
+    precision = getattr(scores, "mean_average_precision", None)  # of several labels an image
+    ranked = [] if precision is None else [Tile("mAP", precision, percent(precision), "mean average precision")]
     return [
+        *ranked,
         Tile("Accuracy", scores.accuracy, percent(scores.accuracy), f"95 % interval {percent(low)} to {percent(high)}"),
         Tile("Macro-F1", scores.macro_f1, percent(scores.macro_f1), f"{len(answers.classes)} classes count alike"),
         Tile("Calibration error", honest.error, percent(honest.error), f"mean confidence {percent(surest)}"),
@@ -33,8 +33,10 @@ def tiles_of(answers: Answers, scores: Classification, honest: Reliability, resu
     ]
 
 
-def confusion_part(answers: Answers, scores: Classification) -> Part:
-    """Return the confusion matrix and the pairs of classes confused most."""
+def confusion_part(answers: Answers, scores: Any) -> Part | None:
+    """Return the confusion matrix and the pairs of classes confused most; None where an image has several labels."""
+    if not hasattr(scores, "confusion"):
+        return None
     pairs = [
         (count, true, answered)
         for true, row in enumerate(scores.confusion)
@@ -52,16 +54,15 @@ def confusion_part(answers: Answers, scores: Classification) -> Part:
     return Section("What is taken for what", text, picture.as_html() + listed), (picture,)
 
 
-def classes_part(answers: Answers, scores: Classification) -> Part:
+def classes_part(answers: Answers, scores: Any) -> Part:
     """Return precision, recall and F1 of every class."""
-    confusion = torch.tensor(scores.confusion).double()
-    right = confusion.diagonal()
-    precision, recall = (right / confusion.sum(dim=axis).clamp_min(1) for axis in (0, 1))
+    right = (answers.predicted & answers.truth).sum(dim=0)
+    precision, recall = (right / found.sum(dim=0).clamp_min(1) for found in (answers.predicted, answers.truth))
     rows = [
         (
             name,
             (
-                plain_cell(int(confusion[place].sum())),
+                plain_cell(int(answers.truth[:, place].sum())),
                 bar_cell(float(precision[place])),
                 bar_cell(float(recall[place])),
                 bar_cell(scores.per_class_f1[place]),
@@ -79,26 +80,22 @@ def classes_part(answers: Answers, scores: Classification) -> Part:
 
 def mistakes_part(answers: Answers, count: int) -> Part:
     """Return the wrong answers the model was surest of, as pictures and as a list of files."""
-    rows = answers.worst_mistakes(count)
-    if not len(rows):
+    mistakes = answers.worst_mistakes(count)
+    if not mistakes:
         return Section("The worst mistakes", "Every answer is right."), ()
     wrong, folder = int((~answers.right).sum()), common_folder(answers.pixels.names)
     listed = [
         (
-            answers.pixels.names[row].removeprefix(folder),
-            (
-                plain_cell(answers.classes[int(answers.pixels.labels[row])]),
-                plain_cell(answers.classes[int(answers.predicted[row])]),
-                bar_cell(float(answers.confidence[row])),
-            ),
+            answers.pixels.names[mistake.row].removeprefix(folder),
+            (plain_cell(mistake.true), plain_cell(mistake.answered), bar_cell(mistake.confidence)),
         )
-        for row in rows.tolist()
+        for mistake in mistakes
     ]
-    alt = f"The {len(rows)} wrong answers of the highest confidence; the table below lists them."
-    picture = Picture("mistakes", png_of(mistakes_picture(answers, rows)), alt)
+    alt = f"The {len(mistakes)} wrong answers of the highest confidence; the table below lists them."
+    picture = Picture("mistakes", png_of(mistakes_picture(answers.pixels.values, mistakes)), alt)
     text = (
-        f"{wrong} of {len(answers.right)} answers are wrong. These are the {len(rows)} the model was surest of: look "
-        "for wrong labels, for images of two classes, and for what the training images lack."
+        f"{wrong:,} of {len(answers.right):,} answers are wrong. These are the {len(mistakes)} the model was surest "
+        "of: look for wrong labels, for images of two classes, and for what the training images lack."
     )
     files = table(f"Below {folder}" if folder else "", ("image", "true", "answered", "confidence"), listed)
     body = picture.as_html() + folded("Which files these are", files)

@@ -144,6 +144,21 @@ def test_grad_cam_of_a_mean_and_a_linear_head_is_cam(adapted):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
+def test_grad_cam_weighs_a_channel_by_its_mean_gradient_over_the_map():
+    """A head on every place of the map has a gradient of its own there; what comes after a mean is no map."""
+    first, last = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 2, 8)
+    model = nn.Sequential(first, nn.Conv2d(3, 3, 1), nn.Tanh(), last, nn.Flatten()).eval()
+    images = noise(2, 1, 8, 8)
+    with torch.no_grad():
+        maps = model[:3](images).numpy()
+    expected = np.zeros((2, 8, 8))
+    for place, target in enumerate((1, 0)):
+        for channel in range(3):
+            expected[place] += last.weight[target, channel].mean().item() * maps[place, channel]
+    found = EXPLANATIONS.get("grad_cam").explain(model, images, torch.tensor([1, 0]))
+    np.testing.assert_allclose(found.numpy(), expected.clip(0), atol=1e-6)
+
+
 def product(layers: list[np.ndarray]) -> np.ndarray:
     """Abnar and Zuidema, Section 3, one number at a time: attention (heads, tokens, tokens) of each layer."""
     tokens = layers[0].shape[-1]

@@ -17,7 +17,8 @@ from vision.commands import COMMANDS
 from vision.datasets import open_images
 from vision.evaluate import predict_logits
 from vision.finetune import FinetuneConfig, finetune
-from vision.report.answers import Answers, model_before
+from vision.report.answers import answers_of
+from vision.report.before import model_before
 from vision.report.calibration import reliability, wilson_interval
 from vision.report.explain import ReportSettings, explain_run
 from vision.report.features import head_inputs, neighbour_agreement, on_a_plane
@@ -212,11 +213,11 @@ class TestAnswers:
         description = read_description(run)
         pixels = load_pixels(open_images("digits", description.classes).test, description.data)
         logits = torch.randn(len(pixels.labels), 3, generator=torch.Generator().manual_seed(0))
-        answers = Answers(pixels, description.classes, logits)
+        answers = answers_of(pixels, description.classes, logits, description.task)
         probabilities = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
         wrong = [row for row in range(len(logits)) if probabilities[row].argmax() != int(pixels.labels[row])]
         expected = sorted(wrong, key=lambda row: -probabilities[row].max())[:7]
-        assert answers.worst_mistakes(7).tolist() == expected
+        assert [mistake.row for mistake in answers.worst_mistakes(7)] == expected
 
     @pytest.mark.parametrize("method", ["flora", "full"])
     def test_the_model_before_has_the_body_of_the_checkpoint_and_the_trained_head(

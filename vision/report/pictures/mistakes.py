@@ -1,33 +1,33 @@
 """The worst mistakes: wrong answers the model was surest of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from vision.report.answers import Answers
+from vision.report.answers import Mistake
 from vision.report.figure import INK, WRONG, label_text, new_figure, show_image
 
 COLUMNS = 6
 
 
-def mistakes_picture(answers: Answers, rows: torch.Tensor) -> Any:
+def mistakes_picture(images: torch.Tensor, mistakes: Sequence[Mistake]) -> Any:
     """Draw images in a grid; above each what was answered with its confidence, below it what is true.
 
     Args:
-        answers: of the model.
-        rows: the images to draw, at least one.
+        images: uint8, shape (images, channels, height, width).
+        mistakes: what to draw, at least one.
     """
-    columns = min(COLUMNS, len(rows))
-    lines = -(-len(rows) // columns)
+    columns = min(COLUMNS, len(mistakes))
+    lines = -(-len(mistakes) // columns)
     figure = new_figure(1.75 * columns, 2.3 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat[len(rows) :]:
+    for axes in grid.flat[len(mistakes) :]:
         axes.set_axis_off()
-    for axes, row in zip(grid.flat, rows.tolist(), strict=False):
-        show_image(axes, answers.pixels.values[row])
-        answered = label_text(answers.classes[int(answers.predicted[row])], 18)
-        true = label_text(answers.classes[int(answers.pixels.labels[row])], 18)
-        axes.set_title(f"{answered}\n{100 * float(answers.confidence[row]):.0f} % sure", fontsize=9, color=WRONG, pad=4)
-        axes.set_xlabel(f"is {true}", fontsize=9, color=INK, labelpad=4)
+    for axes, mistake in zip(grid.flat, mistakes, strict=False):
+        show_image(axes, images[mistake.row])
+        said = f"{label_text(mistake.answered, 18)}\n{100 * mistake.confidence:.0f} % sure"
+        axes.set_title(said, fontsize=9, color=WRONG, pad=4)
+        axes.set_xlabel(f"is {label_text(mistake.true, 18)}", fontsize=9, color=INK, labelpad=4)
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.06)
     return figure
