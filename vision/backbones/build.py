@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shared_peft.errors import ConfigError, UnknownNameError
-from shared_peft.weights import load_checked, read_tensors, strip_prefixes
+from vision.backbones.checkpoint import load_checkpoint
 from vision.backbones.family import BACKBONES, Backbone, BackboneSpec, Family
 from vision.correlations import correlate_heads
 
@@ -74,9 +74,7 @@ def build_from_spec(
         built = family.build(dataclasses.replace(spec, name=member), pretrained)
     unfilled: tuple[str, ...] = ()
     if checkpoint is not None:
-        path = checkpoint / "model.safetensors" if checkpoint.is_dir() else checkpoint
-        tensors = family.translate({**_batch_counters(built.model), **strip_prefixes(read_tensors(path))}, built.model)
-        unfilled = load_checked(built.model, tensors, path, optional=tuple(f"{head}." for head in built.head))
+        unfilled = load_checkpoint(built.model, family, built.head, checkpoint)
     if new_head:
         zero_head(built.model, built.head)
         unfilled = tuple(k for k in built.model.state_dict() if k.startswith(tuple(f"{h}." for h in built.head)))
@@ -85,11 +83,6 @@ def build_from_spec(
     built.model.eval()
     full_spec = dataclasses.replace(spec, name=f"{family_name}/{member}")
     return dataclasses.replace(built, spec=full_spec, new_parameters=unfilled)
-
-
-def _batch_counters(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return BatchNorm's step counters; files from before torch 0.4.1 lack them and inference ignores them."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.endswith("num_batches_tracked")}
 
 
 def zero_head(model: nn.Module, head: tuple[str, ...]) -> None:
