@@ -43,7 +43,7 @@ class TrainingBatch:
             own: in [0, 1].
         """
         shares = self.shares()
-        return replace(self, values=values, targets=own[:, None] * shares + (1 - own)[:, None] * shares[partners])
+        return replace(self, values=values, targets=torch.lerp(shares[partners], shares, own[:, None]))
 
 
 @dataclass(frozen=True)
