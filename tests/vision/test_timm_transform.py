@@ -37,5 +37,5 @@ def test_the_input_is_what_timm_would_make_of_the_image(name, real_images):
         found = normalise(fit_image(image, backbone.data)[None], backbone.data)[0]
         assert found.shape == expected.shape
         apart = ((found - expected) * std * 255).abs().numpy()
-        assert apart.max() <= LARGEST
+        assert apart.round().max() <= LARGEST  # whole levels, behind the rounding of the normalised floats
         assert np.mean(apart) <= MEAN
