@@ -8,7 +8,7 @@ import torch
 from shared_peft.atomic import replacing
 from shared_peft.errors import MissingPackageError
 
-_OPACITY = 0.55
+_OPACITY = 0.7
 _SCALE = 120  # dots an inch
 
 
@@ -46,11 +46,11 @@ def write_overlay(path: Path, image: torch.Tensor, mask: torch.Tensor) -> None:
 
 
 def overlay(image: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-    """Return uint8 (height, width, 3): the image, mixed with the class's colour wherever there is one."""
+    """Return uint8 (height, width, 3): the image, grey under the class's colour wherever there is a class."""
     pixels = image.movedim(0, -1).numpy().astype(np.float64)
-    strength = np.where(mask.numpy() > 0, _OPACITY, 0.0)[..., None]
-    mixed = (1 - strength) * pixels + strength * palette()[mask.numpy()]
-    return np.round(mixed).astype(np.uint8)
+    known = mask.numpy()[..., None] > 0
+    coloured = (1 - _OPACITY) * pixels.mean(axis=-1, keepdims=True) + _OPACITY * palette()[mask.numpy()]
+    return np.round(np.where(known, coloured, pixels)).astype(np.uint8)
 
 
 def write_overview(

@@ -201,7 +201,7 @@ def test_the_palette_is_that_of_pascal_voc_and_the_overlay_leaves_the_background
         [0, 64, 128],
         [128, 64, 128],
     ]
-    image = torch.full((3, 2, 2), 100, dtype=torch.uint8)
+    image = torch.tensor([50, 100, 150], dtype=torch.uint8)[:, None, None].expand(3, 2, 2)
     mixed = overlay(image, torch.tensor([[0, 1], [0, 0]], dtype=torch.uint8))
-    assert mixed[0, 0].tolist() == [100, 100, 100]
-    assert mixed[0, 1].tolist() == [115, 45, 45]  # 0.45 * 100 + 0.55 * (128, 0, 0)
+    assert mixed[0, 0].tolist() == [50, 100, 150]
+    assert mixed[0, 1].tolist() == [120, 30, 30]  # 0.3 * the grey of 100 + 0.7 * (128, 0, 0)

@@ -43,7 +43,7 @@ class Learner(nn.Module):
         old: the segmenter before this step; never changed.
     """
 
-    def __init__(self, model: nn.Module, old: Segmenter) -> None:
+    def __init__(self, model: nn.Module, old: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.old = old.requires_grad_(False)
@@ -55,15 +55,16 @@ class Learner(nn.Module):
         All of shape (batch, classes, height, width), at the resolution of the finest feature map.
         """
         model: Any = self.model  # a Segmenter, or a PeftModel that passes its names through
+        old: Any = self.old
         embedded = model.embed(x)
         with torch.no_grad():
-            before = self.old.classifier(self.old.embed(x)).softmax(dim=1)
+            before = old.classifier(old.embed(x)).softmax(dim=1)
         return model.classifier(embedded), self.localizer(embedded), before
 
 
 def fit_new_classes(  # noqa: PLR0913  (two models, and what a run needs)
     trainee: Trainee,
-    old: Segmenter,
+    old: nn.Module,
     values: torch.Tensor,
     presence: torch.Tensor,
     data: DataConfig,
