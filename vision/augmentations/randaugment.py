@@ -11,7 +11,7 @@ from vision.torchvision_ops import declare_missing_operators
 @AUGMENTATIONS.register("randaugment")
 @dataclass(frozen=True)
 class RandAugment(Augmentation):
-    """Changes each image in two random ways: sheared, moved, turned, brighter, sharper, posterised, ...
+    """Changes each image in two random ways: sheared, moved, turned, brighter, sharper, posterised and the like.
 
     torchvision draws from torch's global source and knows no generator. So one number drawn from the generator seeds
     the global source for the batch, and the global source is put back afterwards: the images depend on the generator

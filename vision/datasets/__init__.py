@@ -40,7 +40,8 @@ def describe_datasets() -> str:
     lines = ["| `--data` | what it reads |", "|---|---|"]
     for name, source in DATASETS.items():
         asked = f"{name}:{source.argument}" if source.argument else name
-        lines.append(f"| `{asked}` | {source.summary} |")
+        summary = source.summary.replace("|", "\\|")  # a bar inside a cell
+        lines.append(f"| `{asked}` | {summary} |")
     return "\n".join(lines)
 
 
