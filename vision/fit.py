@@ -201,7 +201,7 @@ def fit(
             trainee.model,
             _objective(trainee, task, settings.label_smoothing),
             make_batches(pixels, backbone.data, settings.batch_size, settings.augment, settings.seed),
-            _train_config(settings, images),
+            train_config(settings, images),
             folder=folder,
             resume=resume,
             parameters=[group for group in groups if group["params"]],
@@ -214,7 +214,8 @@ def fit(
     return Fitted(trainee, result.done, result.seconds, result.loss, trainable, result.kept_step)
 
 
-def _train_config(settings: FitSettings, images: int) -> TrainConfig:
+def train_config(settings: FitSettings, images: int) -> TrainConfig:
+    """Return what the training loop is told when it trains on ``images`` images."""
     steps = settings.steps(images)
     return TrainConfig(
         steps=steps,

@@ -1,15 +1,15 @@
-"""Supervised training of a small backbone from scratch, on all images of some classes: a start for few-shot runs."""
+"""Training of a small backbone from scratch, on all images of some classes: a start for few-shot runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_peft.training import RunFolder
+from shared_peft.training import RunFolder, is_main, on_main
 from vision.adapt import FULL
 from vision.backbones import build_backbone
 from vision.datasets import open_images
-from vision.finetune import FinetuneResult, comparable, prepare, train_and_save
-from vision.fit import FitSettings, start
-from vision.transforms import Augment
+from vision.finetune import FinetuneResult, comparable, prepare
+from vision.fit import FitSettings, Precision
+from vision.objectives import OBJECTIVES, Pretraining
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class PretrainConfig:
     """Folder of class folders (train/ and test/, or one to split), or "digits"."""
     out: Path
     """Run folder to write; give it to finetune as --checkpoint."""
+    objective: str = "supervised"
+    """supervised learns the labels; masked guesses hidden patches, for ViTs."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all if not given."""
     image_size: int | None = None
@@ -34,8 +36,16 @@ class PretrainConfig:
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
     """Decoupled weight decay of AdamW."""
-    augment: Augment = "shift"
-    """none; shift moves images by up to an eighth; light also mirrors them."""
+    label_smoothing: float = 0.0
+    """Share of each target spread over the classes evenly."""
+    precision: Precision = "no"
+    """no computes in 32 bits; bf16 and fp16 multiply matrices in 16."""
+    gradient_accumulation: int = 1
+    """Batches per optimiser step."""
+    ema_decay: float = 0.0
+    """Decay of the average of the weights, which is then kept: 0.999; 0 keeps the last weights."""
+    augment: str = "shift"
+    """Name of an augmentation: none, shift moves images by up to an eighth, light also mirrors them, ..."""
     seed: int = 0
     """Draws the first weights, the order and the augmentation."""
     skip_broken: bool = False
@@ -57,8 +67,10 @@ def pretrain(config: PretrainConfig, *, progress: bool = False) -> FinetuneResul
     Raises:
         UnknownNameError, ConfigError, DataError, RunError: what the user gave cannot be used.
     """
+    objective = OBJECTIVES.get(config.objective)
     images = open_images(config.data, config.classes)
     backbone = build_backbone(config.backbone, len(images.classes), image_size=config.image_size, seed=config.seed)
+    objective.check(backbone)
     settings = FitSettings(
         method=FULL,
         epochs=config.epochs,
@@ -66,10 +78,14 @@ def pretrain(config: PretrainConfig, *, progress: bool = False) -> FinetuneResul
         learning_rate=config.learning_rate,
         head_learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        precision=config.precision,
+        gradient_accumulation=config.gradient_accumulation,
+        ema_decay=config.ema_decay,
         augment=config.augment,
         seed=config.seed,
     )
+    progress = progress and is_main()
     prepared = prepare(images, backbone, 0, config.seed, skip_broken=config.skip_broken, progress=progress)
-    trainee = start(backbone, settings, len(prepared.train.labels))
-    folder = RunFolder.create(config.out, "vision.pretrain", comparable(config), resume=config.resume)
-    return train_and_save(folder, backbone, trainee, prepared, settings, resume=config.resume, progress=progress)
+    folder = on_main(lambda: RunFolder.create(config.out, "vision.pretrain", comparable(config), resume=config.resume))
+    return objective.run(folder, Pretraining(backbone, prepared, settings, config.resume, progress))

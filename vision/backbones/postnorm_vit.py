@@ -40,6 +40,8 @@ class PostNormViT(nn.Module):
         in_chans: input channels.
     """
 
+    num_prefix_tokens = 1
+
     def __init__(self, num_classes: int, size: int = _SIZE, in_chans: int = 3) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, _DIM))
@@ -49,11 +51,15 @@ class PostNormViT(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, _DEPTH, enable_nested_tensor=False)
         self.mlp_head = nn.Sequential(nn.LayerNorm(_DIM), nn.Linear(_DIM, num_classes))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (batch, in_chans, size, size) to logits (batch, num_classes)."""
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (batch, in_chans, size, size) to tokens (batch, 1 + patches, dim), the class token first."""
         tokens = self.patch_embed(x)
         tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
-        return self.mlp_head(self.transformer(tokens)[:, 0])
+        return self.transformer(tokens)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (batch, in_chans, size, size) to logits (batch, num_classes)."""
+        return self.mlp_head(self.forward_features(x)[:, 0])
 
 
 def _build(spec: BackboneSpec, pretrained: bool) -> Backbone:

@@ -3,14 +3,16 @@
 import sys
 
 from shared_peft.command import Command
+from shared_peft.training import one_voice
 from vision.commands.scores import results_text
 from vision.pretrain import PretrainConfig, pretrain
 
 
 def run(config: PretrainConfig) -> None:
     """Train from scratch and print the test scores."""
-    result = pretrain(config, progress=True)
-    sys.stdout.write(results_text(result.folder, result.results))
+    with one_voice():
+        result = pretrain(config, progress=True)
+        sys.stdout.write(results_text(result.folder, result.results))
 
 
 COMMAND = Command(

@@ -32,5 +32,5 @@ def scores_text(classes: Sequence[str], scores: Mapping[str, Any]) -> str:
 
 def _headline(scores: Mapping[str, Any]) -> str:
     named = (("mAP", "mean_average_precision"), ("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
-    named += (("micro-F1", "micro_f1"),)
+    named += (("micro-F1", "micro_f1"), ("error of hidden pixels against a blank guess", "relative_error"))
     return ", ".join(f"{name} {100 * scores[key]:.1f} %" for name, key in named if key in scores)
