@@ -24,12 +24,14 @@ class ModelCard:
         options: fields of the encoder's configuration.
         input: channels, rate and samples of a window, SI units.
         classes: class names; empty for a pre-trained encoder.
+        statistics: whether the head sees the window's statistics beside the tokens.
     """
 
     encoder: str
     input: InputSpec
     options: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    statistics: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values: the card, and units and scale for whoever feeds the network without us."""
@@ -53,9 +55,9 @@ def read_card(folder: Path) -> ModelCard:
     return from_json(ModelCard, {key: value for key, value in values.items() if key not in derived}, str(path))
 
 
-def card_of(name: str, encoder: Encoder, classes: tuple[str, ...] = ()) -> ModelCard:
-    """Return the card of an encoder built under ``name``."""
-    return ModelCard(name, encoder.spec, to_json(encoder.config), classes)
+def card_of(name: str, encoder: Encoder, classes: tuple[str, ...] = (), *, statistics: bool = False) -> ModelCard:
+    """Return the card of an encoder built under ``name``, or of a classifier on it."""
+    return ModelCard(name, encoder.spec, to_json(encoder.config), classes, statistics)
 
 
 def load_encoder(
@@ -70,7 +72,7 @@ def load_encoder(
         spec: the windows that will come; they must have the checkpoint's rate, and channels it has weights for.
 
     Returns:
-        The encoder's name, the encoder, and the decoder's stored weights (empty if there are none).
+        The encoder's name, the encoder, and what the file holds beside it, such as a decoder.
 
     Raises:
         CheckpointError: a checkpoint of another model or sampling rate.
@@ -86,5 +88,4 @@ def load_encoder(
     tensors = type(built).convert(read_tensors(file))
     kept = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     load_checked(built, kept or tensors, file)
-    decoder = {name.removeprefix("decoder."): t for name, t in tensors.items() if name.startswith("decoder.")}
-    return encoder, built, decoder
+    return encoder, built, {name: t for name, t in tensors.items() if kept and not name.startswith("encoder.")}

@@ -1,4 +1,4 @@
-"""Few-label fine-tuning of an encoder: in full, head only, from scratch, or with any adapter of shared_peft."""
+"""Few-label fine-tuning of an encoder: in full, head only, in closed form, from scratch, or with any adapter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,12 +24,13 @@ from shared_peft.errors import ConfigError, DataError, UnknownNameError
 from shared_peft.run_config import config_for_run
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
 
-PLAIN_METHODS = ("full", "head", "scratch")
+DISCRIMINANT = "discriminant"
+PLAIN_METHODS = ("full", "head", DISCRIMINANT, "scratch")
 HEAD = "head"
 
 
 def method_names() -> tuple[str, ...]:
-    """Return what ``method`` may be: full, head, scratch and every registered adapter method."""
+    """Return what ``method`` may be: full, head, discriminant, scratch and every registered adapter method."""
     return (*PLAIN_METHODS, *METHODS.names())
 
 
@@ -38,7 +39,8 @@ class FinetuneConfig:
     """How to fine-tune.
 
     Args:
-        method: "full", "head", "scratch" (full, nothing pre-trained) or an adapter method such as "lora_tsd".
+        method: "full", "head", "discriminant" (the head in closed form, the encoder as it is: seconds, and hard to beat
+            with 10 windows a class), "scratch" (full, nothing pre-trained) or an adapter method such as "lora_tsd".
         encoder: name in ENCODERS; of a checkpoint that is a run folder the run's own is used.
         r: rank of an adapter that has one; None takes the method's own, lowered for weights that cannot have it.
         lora_alpha: scale of an adapter that has one is lora_alpha / r.
@@ -48,6 +50,8 @@ class FinetuneConfig:
         weight_decay: decoupled weight decay.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         augment: options of each augmentation by name, in the order applied; empty for none.
+        statistics: whether the head sees the window's statistics beside the tokens (imu_saga.heads).
+        closed_form: whether the head starts as the linear discriminant of the labelled windows; else at random.
         mixup: alpha of the blend of two windows, after the augmentations; 0 for none.
         partial: how windows with several candidate labels are learnt from, a name in PARTIAL_LABEL_METHODS.
         seed: seed of head, adapter, order and augmentation.
@@ -63,6 +67,8 @@ class FinetuneConfig:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
+    statistics: bool = True
+    closed_form: bool = True
     mixup: float = 0.0
     partial: str = "proden"
     seed: int = 0
@@ -76,6 +82,8 @@ class FinetuneConfig:
         check_alpha(self.mixup)
         PARTIAL_LABEL_METHODS.get(self.partial)
         Augmentations(self.augment)
+        if self.method == DISCRIMINANT and not self.closed_form:
+            raise ConfigError("finetune closed_form", "must be on with method discriminant", "off", "Use method head")
 
     @property
     def peak_rate(self) -> float:
@@ -97,12 +105,13 @@ def build_classifier(
     """
     torch.manual_seed(config.seed)
     if config.method == "scratch":
-        return config.encoder, Classifier(build_encoder(config.encoder, spec), n_classes)
+        encoder = build_encoder(config.encoder, spec)
+        return config.encoder, Classifier(encoder, n_classes, statistics=config.statistics)
     if checkpoint is None:
         fix = "Give --checkpoint RUN, or use --method scratch"
         raise ConfigError("finetune", f"method {config.method} must start from a checkpoint", "none", fix)
     name, encoder, _ = load_encoder(checkpoint, config.encoder, {}, spec)
-    return name, Classifier(encoder, n_classes)
+    return name, Classifier(encoder, n_classes, statistics=config.statistics)
 
 
 def attach_method(classifier: Classifier, config: FinetuneConfig) -> nn.Module:
@@ -110,6 +119,8 @@ def attach_method(classifier: Classifier, config: FinetuneConfig) -> nn.Module:
     if config.method in ("full", "scratch"):
         return classifier.requires_grad_(True)
     classifier.requires_grad_(False)
+    if config.method == DISCRIMINANT:
+        return classifier
     if config.method == "head":
         classifier.head.requires_grad_(True)
         return classifier
@@ -161,7 +172,13 @@ def finetune(
     spec = InputSpec.of(windows)
     name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
     classifier.calibrate(torch.from_numpy(windows.x))
+    if config.closed_form and candidates is None:
+        classifier.start_head(torch.from_numpy(windows.x), torch.from_numpy(windows.labels))
     model = attach_method(classifier, config)
+    if config.method == DISCRIMINANT:
+        if candidates is not None:
+            raise ConfigError("finetune method", "must not be discriminant with candidates", "both", "Use method head")
+        return name, model.eval()
     training = TrainConfig(
         steps=config.steps,
         learning_rate=config.peak_rate,

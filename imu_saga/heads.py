@@ -1,11 +1,15 @@
-"""Classifier: an encoder, mean and maximum over its tokens, standardised, and one linear layer called ``head``."""
+"""Classifier: tokens and the statistics of a window, standardised, and one linear layer called ``head``."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from imu_saga.encoder import Encoder
+from imu_saga.signal.features import WindowFeatures, feature_names
 
 LEAST_DEVIATION = 1e-3
+LIMIT = 6.0  # ours: standardised features are cut off here, so that one odd window cannot drown the others
+START_SPREAD = 2.0  # ours: deviation of a closed-form head's logits, where training can still move them
 
 
 class Standardise(nn.Module):
@@ -24,8 +28,8 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.ones(width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return standardised features, shape (windows, width)."""
-        return (features - self.mean) / self.deviation
+        """Return standardised features in [-6, 6], shape (windows, width)."""
+        return ((features - self.mean) / self.deviation).clamp(-LIMIT, LIMIT)
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
@@ -40,24 +44,96 @@ class Classifier(nn.Module):
     Args:
         encoder: the backbone.
         n_classes: number of classes.
+        statistics: whether the head sees the smooth features of ``imu_saga.signal.features`` beside the tokens. They
+            have a place for every channel the encoder has weights for; those of channels that do not come are left out.
     """
 
-    def __init__(self, encoder: Encoder, n_classes: int) -> None:
+    source: Tensor
+    present: Tensor
+
+    def __init__(self, encoder: Encoder, n_classes: int, *, statistics: bool = True) -> None:
         super().__init__()
+        spec = encoder.spec
         self.encoder = encoder
-        self.standardise = Standardise(2 * encoder.width)
-        self.head = nn.Linear(2 * encoder.width, n_classes)
+        self.statistics: WindowFeatures | None = None
+        width, places, here = 2 * encoder.width, [], []
+        if statistics:
+            self.statistics = WindowFeatures(spec.channels, spec.rate_hz, spec.samples, smooth=True)
+            here, places = list(self.statistics.names), list(feature_names(encoder.slots, smooth=True))
+        self.complete = here == places
+        source = torch.tensor([here.index(name) if name in here else len(here) for name in places], dtype=torch.long)
+        present = torch.cat([torch.ones(width), (source < len(here)).float()])
+        self.register_buffer("source", source, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        self.standardise = Standardise(width + len(places))
+        self.head = nn.Linear(width + len(places), n_classes)
 
     def forward(self, window: Tensor) -> Tensor:
         """Return logits, shape (windows, classes), of windows of shape (windows, samples, channels)."""
-        return self.head(self.standardise(self.features(window)))
+        return self.head(self.head_input(window))
+
+    def head_input(self, window: Tensor) -> Tensor:
+        """Return what the head sees: standardised features, shape (windows, features)."""
+        standardised = self.standardise(self.features(window))
+        return standardised if self.complete else standardised * self.present
 
     def features(self, window: Tensor) -> Tensor:
-        """Return mean and maximum of the tokens, shape (windows, 2 * width)."""
+        """Return mean and maximum of the tokens, and the statistics: shape (windows, features)."""
         tokens = self.encoder(window)
-        return torch.cat([tokens.mean(1), tokens.amax(1)], dim=1)
+        parts = [tokens.mean(1), tokens.amax(1)]
+        if self.statistics is not None:
+            found = self.statistics(window)
+            if not self.complete:
+                found = torch.cat([found, found.new_zeros(len(found), 1)], dim=1).index_select(1, self.source)
+            parts.append(found)
+        return torch.cat(parts, dim=1)
 
     @torch.no_grad()
     def calibrate(self, windows: Tensor) -> None:
         """Standardise by the features that the encoder gives now for ``windows`` (windows, samples, channels)."""
         self.standardise.fit(torch.cat([self.features(part) for part in windows.split(512)]))
+
+    @torch.no_grad()
+    def start_head(self, windows: Tensor, labels: Tensor) -> None:
+        """Set the head to the linear discriminant of the features that the encoder gives now.
+
+        Args:
+            windows: (windows, samples, channels) in SI units.
+            labels: their classes, int64, shape (windows,); 2 classes or more.
+        """
+        features = torch.cat([self.head_input(part) for part in windows.split(512)])
+        weight, bias = discriminant(features.double().numpy(), labels.numpy(), self.head.out_features)
+        logits = features.double().numpy() @ weight.T + bias
+        seen = np.unique(labels.numpy())
+        spread = (logits[:, seen] - logits[:, seen].mean(1, keepdims=True)).std()
+        scale = START_SPREAD / max(float(spread), LEAST_DEVIATION)
+        self.head.weight.copy_(torch.from_numpy(scale * weight))
+        self.head.bias.copy_(torch.from_numpy(scale * bias))
+
+
+def discriminant(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight and bias of the linear discriminant (Fisher 1936), its covariances shrunk (Ledoit and Wolf 2004).
+
+    With one window a class there is no covariance to estimate, and the nearest class mean answers.
+
+    Args:
+        features: standardised, shape (windows, width).
+        labels: classes, shape (windows,).
+        n_classes: all classes; those without a window never have the largest score.
+
+    Returns:
+        weight (n_classes, width) and bias (n_classes,), the biases of equally frequent classes.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # noqa: PLC0415  (slow to import)
+
+    seen = np.unique(labels)
+    means = np.stack([features[labels == index].mean(0) for index in seen])
+    rows, offsets = means, -0.5 * (means**2).sum(1)
+    if len(labels) > len(seen):
+        priors = np.full(len(seen), 1 / len(seen))
+        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors).fit(features, labels)
+        rows = fitted.means_ @ np.linalg.pinv(fitted.covariance_, hermitian=True)
+        offsets = -0.5 * (rows * means).sum(1)
+    weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, offsets.min() - 1.0)
+    weight[seen], bias[seen] = rows, offsets
+    return weight, bias

@@ -38,7 +38,7 @@ def people_aside(windows: WindowSource, fraction: float, seed: int) -> tuple[Win
 
 
 def held_out_loss(windows: WindowSource, weights: Mapping[str, float], seed: int) -> Callable[[nn.Module], float]:
-    """Return a function that scores a Rebuilder by its expected loss on windows it does not train on.
+    """Return a function that scores an Objective by its expected loss on windows it does not train on.
 
     Windows (at most 1024) and masks are drawn once, so that two scores differ by the networks alone.
 
@@ -59,7 +59,7 @@ def held_out_loss(windows: WindowSource, weights: Mapping[str, float], seed: int
         losses: list[Tensor] = []
         for part in torch.arange(len(x)).split(ROWS_AT_ONCE):
             shown, measured = x[part].to(device), valid[part].to(device)
-            levels = [model(shown, mask.to(device), measured) for mask in masks[part].unbind(1)]
+            levels = [model(shown, mask.to(device), measured, shown) for mask in masks[part].unbind(1)]
             losses.append(torch.stack(levels, dim=1).float().cpu() @ shares)
         return float(torch.cat(losses).mean())
 

@@ -1,4 +1,4 @@
-"""Pre-training: rebuild what four granularities of masks hide (Saga, arXiv:2504.11726; constants ours)."""
+"""Pre-training on windows of which four granularities of masks hide a part (Saga, arXiv:2504.11726; constants ours)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,15 +8,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from imu_saga.augmentation import Augmentations
 from imu_saga.card import CARD, WEIGHTS, card_of, load_encoder
-from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.held_out import held_out_loss, people_aside
 from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
+from imu_saga.objectives import OBJECTIVES, Objective
 from imu_saga.window_source import WindowSource
 from shared_peft.errors import DataError
 from shared_peft.training import Batch, RunFolder, TrainConfig, TrainResult, epoch_order, is_main, train
 from shared_peft.weights import write_tensors
 
+LOOKED_AT = 4096  # ours: windows an objective may look at before the first step
 EQUAL_WEIGHTS = {"sensor": 0.25, "point": 0.25, "sub_period": 0.25, "period": 0.25}
 
 
@@ -28,6 +31,8 @@ class PretrainConfig:
         weights: loss weight by masking level; they are normalised to sum 1.
         encoder: name in ENCODERS.
         options: options of the encoder.
+        objective: name in OBJECTIVES, what the encoder must tell of a masked window.
+        augment: options of each augmentation of the windows shown, by name, in the order applied; empty for none.
         mixing: "draw" one level a window (same expectation, one pass), or the weighted "sum" of all levels.
         steps: optimiser steps.
         batch_size: windows a batch, those of all processes together.
@@ -46,6 +51,8 @@ class PretrainConfig:
     weights: dict[str, float] = field(default_factory=lambda: dict(EQUAL_WEIGHTS))
     encoder: str = "saga"
     options: dict[str, Any] = field(default_factory=dict)
+    objective: str = "statistics"
+    augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
     mixing: Literal["draw", "sum"] = "draw"
     steps: int = 2000
     batch_size: int = 128
@@ -59,30 +66,9 @@ class PretrainConfig:
     validate_every: int = 100
     validation_fraction: float = 0.1
 
-
-class Rebuilder(nn.Module):
-    """Encoder and decoder, trained to rebuild hidden entries.
-
-    Args:
-        encoder: the backbone.
-        decoder: tokens to samples in the network's units.
-    """
-
-    def __init__(self, encoder: Encoder, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-    def rebuild(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rebuilt and the true windows in the network's units, shape (windows, samples, channels)."""
-        columns = self.encoder.columns
-        guess = self.decoder(self.encoder(x.masked_fill(mask, 0.0))).index_select(2, columns)
-        return guess, self.encoder.scaled(x).index_select(2, columns)
-
-    def forward(self, x: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-        """Return each window's mean squared error over hidden and measured entries, shape (windows,)."""
-        guess, truth = self.rebuild(x, mask)
-        counted = (mask & valid.unsqueeze(2)).to(truth.dtype)
-        return ((guess - truth).square() * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+    def __post_init__(self) -> None:
+        OBJECTIVES.get(self.objective)
+        Augmentations(self.augment)
 
 
 def pretrain(
@@ -93,7 +79,7 @@ def pretrain(
     start: Path | None = None,
     resume: bool = False,
     progress: str | None = "pretrain",
-) -> tuple[Rebuilder, TrainResult]:
+) -> tuple[Objective, TrainResult]:
     """Pre-train an encoder on windows; labels are not looked at.
 
     Args:
@@ -105,7 +91,7 @@ def pretrain(
         progress: label of the progress bar; None shows none.
 
     Returns:
-        The trained Rebuilder and what training did.
+        The trained encoder with its objective, and what training did.
 
     Raises:
         DataError: fewer than 2 windows, windows the encoder cannot read, or nobody to keep aside.
@@ -119,7 +105,7 @@ def pretrain(
         raise DataError("pretrain", "there must be at least 2 windows", len(windows), "Add recordings, or cut shorter")
     torch.manual_seed(config.seed)
     spec = InputSpec(windows.channels, float(windows.rate_hz), windows.x.shape[1], windows.gravity)
-    name, model = _build(config, spec, start)
+    name, model = _build(config, spec, start, windows)
     result = train(
         model,
         _objective(weights, config.mixing),
@@ -156,21 +142,25 @@ def _training(config: PretrainConfig, *, checkpoints: bool) -> TrainConfig:
 def mask_batches(
     windows: WindowSource, weights: Mapping[str, float], config: PretrainConfig
 ) -> Callable[[int], list[Tensor]]:
-    """Return the batch function: (x, mask, valid, level) of batch ``index``, a pure function of (seed, index)."""
+    """Return the batch function: (shown, mask, valid, level, truth) of batch ``index``, by (seed, index) alone."""
     x_of, valid_of = windows.x, windows.valid
     used = [name for name, weight in weights.items() if weight > 0]
+    augmentations = Augmentations(config.augment)
 
     def batch(index: int) -> list[Tensor]:
         rows = epoch_order(len(windows), config.batch_size, index, config.seed).numpy()
-        x, valid = torch.from_numpy(x_of[rows]), torch.from_numpy(valid_of[rows])
+        truth = torch.from_numpy(x_of[rows])
         generator = torch.Generator().manual_seed((config.seed * 2_147_483_659 + index) % 2**63)
         about = {"rate_hz": windows.rate_hz, "channels": windows.channels}
+        x, valid = augmentations.apply(
+            truth, torch.from_numpy(valid_of[rows]), windows.channels, windows.rate_hz, generator
+        )
         if config.mixing == "draw":
             mask, level = draw_mixture(x, valid, weights, generator, **about)
         else:
             mask = draw_every_level(x, valid, used, generator, **about)
             level = torch.zeros(len(rows), dtype=torch.long)
-        return [x, mask, valid, level]
+        return [x, mask, valid, level, truth]
 
     return batch
 
@@ -179,8 +169,8 @@ def _objective(weights: Mapping[str, float], mixing: str) -> Callable[..., tuple
     names = list(weights)
 
     def drawn(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        x, mask, valid, level = batch
-        losses = model(x, mask, valid)
+        shown, mask, valid, level, truth = batch
+        losses = model(shown, mask, valid, truth)
         detached = losses.detach()
         logs = {
             f"loss_{name}": float(detached[level == index].mean())
@@ -190,22 +180,28 @@ def _objective(weights: Mapping[str, float], mixing: str) -> Callable[..., tuple
         return losses.mean(), logs
 
     def summed(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        x, masks, valid, _ = batch
+        shown, masks, valid, _, truth = batch
         used = [name for name in names if weights[name] > 0]
-        losses = {name: model(x, mask, valid).mean() for name, mask in zip(used, masks.unbind(1), strict=True)}
+        losses = {
+            name: model(shown, mask, valid, truth).mean() for name, mask in zip(used, masks.unbind(1), strict=True)
+        }
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         return total, {f"loss_{name}": float(loss.detach()) for name, loss in losses.items()}
 
     return drawn if mixing == "draw" else summed
 
 
-def _build(config: PretrainConfig, spec: InputSpec, start: Path | None) -> tuple[str, Rebuilder]:
+def _build(config: PretrainConfig, spec: InputSpec, start: Path | None, windows: WindowSource) -> tuple[str, Objective]:
+    name, saved = config.encoder, {}
     if start is None:
         encoder = build_encoder(config.encoder, spec, config.options)
-        return config.encoder, Rebuilder(encoder, encoder.make_decoder())
-    name, encoder, saved = load_encoder(start, config.encoder, config.options, spec)
-    decoder = encoder.make_decoder()
-    shapes = {key: tensor.shape for key, tensor in decoder.state_dict().items()}
-    if {key: tensor.shape for key, tensor in saved.items()} == shapes:  # another window length needs a new decoder
-        decoder.load_state_dict(saved)
-    return name, Rebuilder(encoder, decoder)
+    else:
+        name, encoder, saved = load_encoder(start, config.encoder, config.options, spec)
+    model = OBJECTIVES.get(config.objective)(encoder)
+    own = {key: value.shape for key, value in model.state_dict().items() if not key.startswith("encoder.")}
+    if {key: value.shape for key, value in saved.items()} == own:
+        model.load_state_dict({**model.state_dict(), **saved})
+    else:  # a fresh start, another objective or another window length
+        rows = epoch_order(len(windows), min(LOOKED_AT, len(windows)), 0, config.seed).numpy()
+        model.prepare(torch.from_numpy(windows.x[rows]))
+    return name, model

@@ -26,6 +26,7 @@ from imu_saga.task_files import (
     read_pack,
     read_runs,
     readout_of,
+    reads_statistics,
 )
 from imu_saga.trained import KIND, build_base, preprocessing, tensors_sha256
 from imu_saga.windows import WindowSet
@@ -65,7 +66,8 @@ class TaskAdapters:
         self.configs: dict[str, AdapterConfig] = {}
         self.classifiers: dict[str, Classifier] = {}
         for name, task in stored.tasks.items():
-            classifier = Classifier(encoder, len(task.classes))
+            statistics = reads_statistics(task.readout, encoder)
+            classifier = Classifier(encoder, len(task.classes), statistics=statistics)
             load_checked(readout_of(classifier), task.readout, f"task {name}")
             if task.config is not None:
                 attach(classifier, task.config, name, start=False)
@@ -143,7 +145,8 @@ class TaskAdapters:
             AdapterError: no such task.
         """
         self.set_task(task)
-        card = replace(self.card, classes=self.classes[task])
+        statistics = self.classifiers[task].statistics is not None
+        card = replace(self.card, classes=self.classes[task], statistics=statistics)
         shape = (card.input.samples, len(card.input.channels))
         return TrainedModel(
             kind=KIND,

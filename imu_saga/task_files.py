@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from imu_saga.card import WEIGHTS, ModelCard, read_card
-from imu_saga.encoder import build_encoder
+from imu_saga.encoder import Encoder, build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.trained import ADAPTER, FINETUNE_KIND, RESULTS, build_base, tensors_sha256
 from shared_peft import AdapterConfig, storage
@@ -108,7 +108,7 @@ def read_runs(runs: Mapping[str, Path]) -> StoredTasks:
         before = before or {what: (path, value) for what, value in facts.items()}
         base = base or classifier.encoder.state_dict()
         tasks[name] = task
-    return StoredTasks(replace(card, classes=()), base, tasks)
+    return StoredTasks(replace(card, classes=(), statistics=False), base, tasks)
 
 
 def read_pack(folder: Path) -> StoredTasks:
@@ -135,6 +135,12 @@ def read_pack(folder: Path) -> StoredTasks:
         readout = read_tensors(folder / name / READOUT)
         tasks[name] = StoredTask(packed.classes, readout, config, adapter)
     return StoredTasks(card, base, tasks)
+
+
+def reads_statistics(readout: Mapping[str, Tensor], encoder: Encoder) -> bool:
+    """Return whether a stored readout is that of a head that sees the window's statistics beside the tokens."""
+    mean = readout.get("standardise.mean")
+    return mean is not None and mean.numel() != 2 * encoder.width
 
 
 def readout_of(classifier: Classifier) -> nn.ModuleDict:

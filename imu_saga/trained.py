@@ -45,7 +45,9 @@ def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: Window
     rows = spread[np.linspace(0, len(spread) - 1, min(N_EXAMPLES, len(spread))).round().astype(int)]
     stored = {"window": torch.from_numpy(examples.x[rows]), "label": torch.from_numpy(examples.labels[rows])}
     write_tensors(folder.path / EXAMPLES, stored)
-    folder.write(CARD, card_of(encoder, model.encoder, examples.classes).as_json())
+    folder.write(
+        CARD, card_of(encoder, model.encoder, examples.classes, statistics=model.statistics is not None).as_json()
+    )
     details = {**results.get("details", {}), BASE_MARK: tensors_sha256(model.encoder.state_dict())}
     folder.write(RESULTS, {**results, "details": details})
 
@@ -110,7 +112,8 @@ def _examples(path: Path, card: ModelCard) -> torch.Tensor:
 
 def build_base(card: ModelCard) -> Classifier:
     """Return the classifier a card describes, freshly initialised."""
-    return Classifier(build_encoder(card.encoder, card.input, card.options), len(card.classes))
+    encoder = build_encoder(card.encoder, card.input, card.options)
+    return Classifier(encoder, len(card.classes), statistics=card.statistics)
 
 
 def preprocessing(card: ModelCard) -> dict[str, Any]:

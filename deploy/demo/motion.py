@@ -16,7 +16,8 @@ from imu_saga.evaluation.scores import score_labels, score_model
 from imu_saga.finetune import FinetuneConfig, finetune
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level
-from imu_saga.pretrain import PretrainConfig, Rebuilder, pretrain
+from imu_saga.objectives.rebuild import Rebuilder
+from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import SearchConfig, SearchResult, search
 from imu_saga.source import DataOptions, load_windows, split_windows
 from imu_saga.splits import few_shot, labelled_rows
@@ -26,7 +27,7 @@ from shared_peft.config import to_json
 from shared_peft.training import Classification, RunFolder
 
 SHOTS, TRIALS = 10, 7
-PRETRAINING = PretrainConfig(steps=200, batch_size=64)
+PRETRAINING = PretrainConfig(steps=200, batch_size=64, objective="rebuild")
 SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, finetune_steps=25)
 TUNED = FinetuneConfig(steps=150, batch_size=32)
 
@@ -81,7 +82,7 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     return Chapter("Activities from ten windows", text, (table, _rebuilt(rebuilder, test, seed), trace, matrices)), runs
 
 
-def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Rebuilder]:
+def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Any]:
     folder = RunFolder.create(path, "imu_saga.pretrain", to_json(config))
     rebuilder, _ = pretrain(train, config, folder, progress=label)
     return path, rebuilder

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from imu_saga.augmentation import parse_augmentations
 from imu_saga.evaluation.footprint import write_footprint
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
 from imu_saga.source import DataOptions, load_split, parsed_options, split_protocol
@@ -38,6 +39,11 @@ class PretrainOptions:
     """Loss weights as LEVEL=VALUE (sensor, point, sub_period, period); equal if none are given."""
     weights_from: Path | None = None
     """Folder of a search whose weights to use."""
+    objective: str = "statistics"
+    """What the encoder must tell of a masked window: its statistics, or rebuild it sample by sample."""
+    augment: tuple[str, ...] = ("rotation", "scale", "jitter")
+    """Augmentations as NAME or NAME.OPTION=VALUE, for example rotation.largest_deg=30; none after the flag turns them
+    off."""
     mixing: str = "draw"
     """draw: one masking level a window; sum: all levels, four passes."""
     steps: int = 2000
@@ -79,6 +85,8 @@ def pretrain_config(options: PretrainOptions) -> PretrainConfig:
         weights={name: float(value) for name, value in weights.items()},
         encoder=options.encoder,
         options=parsed_options(options.encoder_options, "--encoder-options"),
+        objective=options.objective,
+        augment=parse_augmentations(options.augment),
         mixing="sum" if options.mixing == "sum" else "draw",
         steps=options.steps,
         batch_size=options.batch_size,

@@ -141,7 +141,7 @@ def embeddings(model: nn.Module, x: np.ndarray, batch_size: int = 512) -> np.nda
     model.eval()
     classifier: Any = model  # a PeftModel hands attributes of its base through
     parts = [torch.from_numpy(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
-    return torch.cat([classifier.standardise(classifier.features(part)) for part in parts]).numpy()
+    return torch.cat([classifier.head_input(part) for part in parts]).numpy()
 
 
 def spread_text(scores: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ class PartialTrainee(nn.Module):
     def forward(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return the scalar loss of windows (batch, samples, channels) that stand at ``rows`` of the training set."""
         classifier: Any = self.network  # a PeftModel hands attributes of its base through
-        features = classifier.standardise(classifier.features(x))
+        features = classifier.head_input(x)
         return self.method(features, classifier.head(features), rows)
 
 

@@ -11,7 +11,7 @@ import torch
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level
-from imu_saga.pretrain import Rebuilder
+from imu_saga.objectives.rebuild import Rebuilder
 from imu_saga.recording import IMU_CHANNELS
 
 BATCH, SAMPLES, RATE_HZ, REPEATS = 512, 120, 20.0, 5
@@ -41,8 +41,8 @@ def main() -> None:
     masks_ms, mask = median_ms(draw), draw()[:, 0]
     for name in ("limu", "saga"):
         encoder = build_encoder(name, InputSpec(IMU_CHANNELS, RATE_HZ, SAMPLES))
-        model = Rebuilder(encoder, encoder.make_decoder())
-        step_ms = median_ms(lambda model=model: model(x, mask, valid).mean().backward())
+        model = Rebuilder(encoder)
+        step_ms = median_ms(lambda model=model: model(x, mask, valid, x).mean().backward())
         share = 100 * masks_ms / (masks_ms + step_ms)
         print(f"| {name} | {masks_ms:.1f} | {step_ms:.0f} | {share:.1f} |")
 

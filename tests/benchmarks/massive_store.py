@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.mixture import draw_every_level
-from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches
+from imu_saga.objectives.rebuild import Rebuilder
+from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, mask_batches
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.source import DataOptions, load_windows
 from imu_saga.store.format import StoreCard
@@ -81,12 +82,12 @@ def trained_per_second(folder: Path, mixing: str) -> float:
     """Return windows/s of the training loop itself: the LIMU-BERT network on one batch held in memory."""
     store = WindowStore.open(folder)
     config = PretrainConfig(encoder="limu", batch_size=TRAINED_BATCH, mixing="draw" if mixing == "draw" else "sum")
-    x, mask, valid, _ = mask_batches(store, EQUAL_WEIGHTS, config)(0)
+    x, mask, valid, *_ = mask_batches(store, EQUAL_WEIGHTS, config)(0)
     if mixing == "sum":
         about = {"rate_hz": RATE_HZ, "channels": IMU_CHANNELS}
         mask = draw_every_level(x, valid, list(EQUAL_WEIGHTS), torch.Generator().manual_seed(0), **about)
     encoder = build_encoder("limu", InputSpec(IMU_CHANNELS, RATE_HZ, SAMPLES))
-    model = Rebuilder(encoder, encoder.make_decoder())
+    model = Rebuilder(encoder)
 
     def objective(network, batch, step):
         windows, masks, measured = batch

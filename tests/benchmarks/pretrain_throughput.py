@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.encoders.limu import HEADS, LAYERS, LimuConfig, LimuEncoder
-from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches
+from imu_saga.objectives.rebuild import Rebuilder
+from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, mask_batches
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.windows import WindowSet
 from tests.benchmarks.slow_masks import slow_mask
@@ -118,7 +119,7 @@ class MaskedWindows(torch.utils.data.Dataset):
 def obvious(windows: WindowSet, kind: type[WrittenOut]) -> Step:
     """Return a step of the obvious loop with a network of this kind."""
     encoder: LimuEncoder = kind(SPEC, LimuConfig())
-    model = Rebuilder(encoder, encoder.make_decoder())
+    model = Rebuilder(encoder)
     if kind is AsPublished:
         for norm in [module for module in model.modules() if isinstance(module, nn.LayerNorm)]:
             norm.__class__ = WrittenOutNorm
@@ -134,7 +135,7 @@ def obvious(windows: WindowSet, kind: type[WrittenOut]) -> Step:
     def step() -> None:
         x, mask, valid = next(batches)
         optimizer.zero_grad()
-        model(x, mask, valid).mean().backward()
+        model(x, mask, valid, x).mean().backward()
         optimizer.step()
 
     return step
@@ -150,7 +151,7 @@ def ours(windows: WindowSet, encoder: str, *, ready: bool = False, compiled: boo
         compiled: compile the network with torch.compile.
     """
     built = build_encoder(encoder, SPEC)
-    model: nn.Module = Rebuilder(built, built.make_decoder())
+    model: nn.Module = Rebuilder(built)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.05, fused=True)
     draw, numbers = mask_batches(windows, EQUAL_WEIGHTS, CONFIG), count()
@@ -159,8 +160,8 @@ def ours(windows: WindowSet, encoder: str, *, ready: bool = False, compiled: boo
 
     def step() -> None:
         index = next(numbers)
-        x, mask, valid, _ = made[index % 4] if ready else draw(index)
-        called(x, mask, valid).mean().backward()
+        x, mask, valid, *_ = made[index % 4] if ready else draw(index)
+        called(x, mask, valid, x).mean().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

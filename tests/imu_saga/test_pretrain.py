@@ -17,8 +17,11 @@ from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.held_out import held_out_loss, people_aside
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import normalised_weights
-from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, Rebuilder, mask_batches, pretrain
+from imu_saga.objectives import OBJECTIVES
+from imu_saga.objectives.rebuild import Rebuilder
+from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, mask_batches, pretrain
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
+from imu_saga.signal.features import window_features
 from shared_peft.command import run_commands
 from shared_peft.errors import CheckpointError, DataError, RunError, TrainingError, UnknownNameError
 from shared_peft.training import RunFolder
@@ -27,6 +30,7 @@ from tests.imu_saga.planted import people
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
 TINY = PretrainConfig(steps=6, batch_size=16, options=SMALL)
+REBUILD = {"objective": "rebuild", "augment": {}}
 
 
 def folder(path) -> RunFolder:
@@ -35,14 +39,14 @@ def folder(path) -> RunFolder:
 
 def test_the_loss_counts_hidden_and_measured_entries_only():
     encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 40), SMALL)
-    model = Rebuilder(encoder, encoder.make_decoder()).eval()
+    model = Rebuilder(encoder).eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 40, 6, generator=generator)
     mask = torch.rand(3, 40, 6, generator=generator) < 0.3
     valid = torch.rand(3, 40, generator=generator) < 0.8
     mask[2] = False
     with torch.no_grad():
-        found = model(x, mask, valid)
+        found = model(x, mask, valid, x)
         guess = model.decoder(model.encoder(torch.where(mask, 0.0, x)))
     for row in range(2):
         errors = [
@@ -59,12 +63,14 @@ def test_pretraining_rebuilds_better_than_the_mean_of_the_window():
     windows = people(subjects=3)
     windows = windows.subset(windows.labels < 2)
     options = {"width": 32, "depth": 1, "heads": 2}
-    config = PretrainConfig(steps=150, batch_size=32, learning_rate=4e-3, options=options, weights={"point": 1.0})
+    config = PretrainConfig(
+        steps=150, batch_size=32, learning_rate=4e-3, options=options, weights={"point": 1.0}, **REBUILD
+    )
     model, _ = pretrain(windows, config, progress=None)
     batches = mask_batches(windows, {"point": 1.0}, dataclasses.replace(config, seed=99))
-    x, mask, valid, _ = batches(0)
+    x, mask, valid, *_ = batches(0)
     with torch.no_grad():
-        loss = float(model(x, mask, valid).mean())
+        loss = float(model(x, mask, valid, x).mean())
     truth = model.encoder.scaled(x)
     seen = torch.where(mask, torch.nan, truth)
     naive = (truth - seen.nanmean(1, keepdim=True)).square()[mask].mean()
@@ -118,18 +124,20 @@ def test_the_log_holds_a_loss_for_every_level(tmp_path):
     assert len(rows) == 4
 
 
-def test_a_checkpoint_is_read_back_and_goes_on(tmp_path):
+@pytest.mark.parametrize("objective", OBJECTIVES.names())
+def test_a_checkpoint_is_read_back_and_goes_on(tmp_path, objective):
     windows = people(subjects=2)
-    model, _ = pretrain(windows, TINY, folder(tmp_path / "a"), progress=None)
+    config = dataclasses.replace(TINY, objective=objective)
+    model, _ = pretrain(windows, config, folder(tmp_path / "a"), progress=None)
     card = read_card(tmp_path / "a")
     assert card.input == InputSpec(IMU_CHANNELS, 20.0, 40)
     assert card.as_json()["units"] == ["m/s^2"] * 3 + ["rad/s"] * 3
-    name, encoder, decoder = load_encoder(tmp_path / "a", "limu", {}, card.input)
+    name, encoder, beside = load_encoder(tmp_path / "a", "limu", {}, card.input)
     assert name == "saga"
     for key, tensor in model.encoder.state_dict().items():
         assert torch.equal(tensor, encoder.state_dict()[key])
-    assert decoder.keys() == model.decoder.state_dict().keys()
-    frozen = dataclasses.replace(TINY, learning_rate=1e-12, weight_decay=0.0, steps=1)
+    assert beside.keys() == {key for key in model.state_dict() if not key.startswith("encoder.")} != set()
+    frozen = dataclasses.replace(config, learning_rate=1e-12, weight_decay=0.0, steps=1)
     on, _ = pretrain(windows, frozen, start=tmp_path / "a", progress=None)
     torch.testing.assert_close(on.state_dict(), model.state_dict())
 
@@ -173,9 +181,9 @@ def test_masks_of_all_levels_cost_a_tenth_of_a_step():
     windows = people(subjects=6, each=8, samples=120)
     batches = mask_batches(windows, EQUAL_WEIGHTS, PretrainConfig(batch_size=128))
     encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 120))
-    model = Rebuilder(encoder, encoder.make_decoder())
-    x, mask, valid, _ = batches(0)
-    model(x, mask, valid).mean().backward()
+    model = Rebuilder(encoder)
+    x, mask, valid, *_ = batches(0)
+    model(x, mask, valid, x).mean().backward()
 
     def seconds(call) -> float:
         taken = []
@@ -185,7 +193,7 @@ def test_masks_of_all_levels_cost_a_tenth_of_a_step():
             taken.append(time.process_time() - start)
         return min(taken)
 
-    step = seconds(lambda index: model(x, mask, valid).mean().backward())
+    step = seconds(lambda index: model(x, mask, valid, x).mean().backward())
     assert seconds(batches) < 0.1 * step
 
 
@@ -204,7 +212,7 @@ def test_people_kept_aside_are_never_trained_on_and_never_all():
 def test_the_held_out_loss_is_the_weighted_sum_over_levels_whatever_the_parts(monkeypatch):
     windows, weights = people(subjects=2), {"period": 0.0, "point": 0.3, "sensor": 0.7, "sub_period": 0.0}
     encoder = build_encoder("saga", InputSpec(IMU_CHANNELS, 20.0, 40), SMALL)
-    model = Rebuilder(encoder, encoder.make_decoder()).eval()
+    model = Rebuilder(encoder).eval()
     monkeypatch.setattr("imu_saga.held_out.ROWS_AT_ONCE", 7)
     score = held_out_loss(windows, weights, seed=3)
     generator = torch.Generator().manual_seed(3)
@@ -269,3 +277,40 @@ def test_two_launched_processes_write_what_one_writes(tmp_path, capsys):
             assert second.get(key, 0.0) == pytest.approx(first.get(key, 0.0), rel=1e-4)
     files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+def test_the_told_statistics_are_those_of_the_window_before_augmentation_and_masking():
+    windows = people(subjects=2)
+    encoder = build_encoder("saga", InputSpec.of(windows), SMALL)
+    model = OBJECTIVES.get("statistics")(encoder).eval()
+    truth = torch.from_numpy(windows.x)
+    model.prepare(truth)
+    shown, mask = truth.flip(1), torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = model(shown, mask, torch.ones(truth.shape[:2], dtype=torch.bool), truth)
+    tokens = encoder(shown.masked_fill(mask, 0.0))
+    told = model.teller(torch.cat([tokens.mean(1), tokens.amax(1)], 1)).detach().double().numpy()
+    features = window_features(windows.x, 20.0, windows.channels).astype(np.float64)
+    wanted = (features - features.mean(0)) / np.maximum(features.std(0, ddof=1), 1e-3)
+    gap = np.abs(told - wanted.clip(-6, 6))
+    huber = np.where(gap < 1, gap**2 / 2, gap - 0.5).mean(1)
+    np.testing.assert_allclose(found.detach().numpy(), huber, rtol=1e-3)
+
+
+def test_telling_statistics_is_learnt_and_tells_activities_apart():
+    windows = people(subjects=4)
+    config = PretrainConfig(steps=120, batch_size=32, learning_rate=3e-3, options={"width": 32, "depth": 1, "heads": 2})
+    model, _ = pretrain(windows, config, progress=None)
+    fresh = OBJECTIVES.get("statistics")(build_encoder("saga", InputSpec.of(windows), config.options))
+    x = torch.from_numpy(windows.x)
+    fresh.prepare(x)
+    rest = (torch.zeros_like(x, dtype=torch.bool), torch.ones(x.shape[:2], dtype=torch.bool), x)
+    assert float(model(x, *rest).mean()) < 0.6 * float(fresh(x, *rest).mean())
+
+
+def test_windows_are_shown_augmented_and_told_as_recorded():
+    windows = people(subjects=2)
+    shown, _, _, _, truth = mask_batches(windows, EQUAL_WEIGHTS, TINY)(0)
+    plain, *_, same = mask_batches(windows, EQUAL_WEIGHTS, dataclasses.replace(TINY, augment={}))(0)
+    assert torch.equal(plain, same)
+    assert torch.equal(truth, same)
+    assert not torch.allclose(shown, truth)

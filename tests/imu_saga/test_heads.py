@@ -1,0 +1,107 @@
+"""The classifier's head: what it sees, and its closed-form start."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.finetune import FinetuneConfig, finetune
+from imu_saga.heads import START_SPREAD, Classifier, discriminant
+from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
+from imu_saga.signal.features import WindowFeatures, feature_names, window_features
+from shared_peft.errors import ConfigError
+from tests.imu_saga.planted import people
+
+SPEC = InputSpec(IMU_CHANNELS, 20.0, 60)
+SMALL = {"width": 16, "depth": 1, "heads": 2}
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def signals(windows=12, samples=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(windows, samples, 6, generator=generator).cumsum(1) * 0.3 + torch.tensor([9.8, 0, 0, 0, 0, 0])
+
+
+def test_the_network_s_statistics_are_the_smooth_hand_features():
+    x = signals()
+    smooth = feature_names(IMU_CHANNELS, smooth=True)
+    every = feature_names(IMU_CHANNELS)
+    assert set(every) - set(smooth) == {n for n in every if n.endswith(("crossings", "peak_hz", "autocorrelation"))}
+    expected = window_features(x.numpy(), 20.0, IMU_CHANNELS)[:, [every.index(name) for name in smooth]]
+    found = WindowFeatures(IMU_CHANNELS, 20.0, 60, smooth=True)(x).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_smooth_features_hardly_move_when_the_signal_hardly_moves():
+    features = WindowFeatures(IMU_CHANNELS, 20.0, 60, smooth=True)
+    still = torch.full((1, 60, 6), 3.0)
+    moved = still + 1e-5 * torch.randn(still.shape, generator=torch.Generator().manual_seed(0))
+    for x in (signals(), still):
+        other = moved if x is still else x + 1e-5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        scale = features(signals(200)).std(0) + 1e-3
+        assert ((features(x) - features(other)).abs() / scale).max() < 0.1
+
+
+def test_statistics_of_absent_channels_say_nothing():
+    whole = Classifier(build_encoder("saga", SPEC, SMALL), 3).eval()
+    x = signals()
+    whole.calibrate(x)
+    spec = dataclasses.replace(SPEC, channels=ACC_CHANNELS)
+    half = Classifier(build_encoder("saga", spec, {**SMALL, "slots": IMU_CHANNELS}), 3).eval()
+    half.load_state_dict(whole.state_dict())
+    found = half.head_input(x[:, :, :3])
+    there = [i for i, name in enumerate(feature_names(IMU_CHANNELS, smooth=True)) if name.startswith("acc")]
+    statistics = slice(2 * 16, None)
+    torch.testing.assert_close(found[:, statistics][:, there], whole.head_input(x)[:, statistics][:, there], **CLOSE)
+    gone = [i for i in range(found.shape[1] - 32) if i not in there]
+    assert (found[:, statistics][:, gone] == 0).all()
+
+
+def test_the_discriminant_equals_scikit_learn():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 3], [9, 14, 7])
+    features = generator.normal(size=(30, 12)) + generator.normal(size=(4, 12))[labels]
+    weight, bias = discriminant(features, labels, 4)
+    oracle = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", priors=[1 / 3] * 3).fit(features, labels)
+    fresh = generator.normal(size=(200, 12))
+    scores = fresh @ weight.T + bias
+    ours = scores[:, [0, 1, 3]]
+    theirs = oracle.decision_function(fresh)
+    np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), rtol=1e-6)
+    assert (scores.argmax(1) != 2).all()
+
+
+def test_one_window_a_class_is_answered_by_the_nearest_mean():
+    generator = np.random.default_rng(1)
+    features, fresh = generator.normal(size=(3, 5)), generator.normal(size=(50, 5))
+    weight, bias = discriminant(features, np.arange(3), 3)
+    nearest = ((fresh[:, None] - features) ** 2).sum(2).argmin(1)
+    np.testing.assert_array_equal((fresh @ weight.T + bias).argmax(1), nearest)
+
+
+def test_a_closed_form_head_starts_with_logits_of_the_wanted_spread():
+    x = signals(30)
+    classifier = Classifier(build_encoder("saga", SPEC, SMALL), 3).eval()
+    classifier.calibrate(x)
+    classifier.start_head(x, torch.arange(30) % 3)
+    logits = classifier(x).detach()
+    assert float((logits - logits.mean(1, keepdim=True)).std(correction=0)) == pytest.approx(START_SPREAD, rel=1e-3)
+
+
+def test_the_discriminant_method_trains_nothing_and_knows_the_planted_activities(tmp_path):
+    from imu_saga.pretrain import PretrainConfig, pretrain
+    from shared_peft.training import RunFolder
+
+    windows = people(subjects=3)
+    start = RunFolder.create(tmp_path / "a", "imu_saga.pretrain", {})
+    made, _ = pretrain(windows, PretrainConfig(steps=4, batch_size=16, options=SMALL), start, progress=None)
+    few = windows.subset(np.arange(len(windows)) % 2 == 0)
+    _, model = finetune(few, FinetuneConfig(method="discriminant"), checkpoint=start.path)
+    for key, tensor in made.encoder.state_dict().items():
+        assert torch.equal(tensor, model.encoder.state_dict()[key])
+    assert (model(torch.from_numpy(windows.x)).argmax(1).numpy() == windows.labels).mean() > 0.9
+    with pytest.raises(ConfigError, match="must be on with method discriminant, got off"):
+        FinetuneConfig(method="discriminant", closed_form=False)
