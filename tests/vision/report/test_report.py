@@ -284,6 +284,17 @@ class TestFeatures:
         found = on_a_plane(features, "pca", 0)
         np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-9)
 
+    def test_neighbours_are_those_of_a_search_one_by_one_and_never_the_image_itself(self):
+        generator = np.random.default_rng(0)
+        points, labels = generator.random((25, 3)), generator.integers(0, 3, 25)
+        agreeing = 0
+        for row in range(25):
+            distances = [np.inf if other == row else np.linalg.norm(points[row] - points[other]) for other in range(25)]
+            agreeing += labels[int(np.argmin(distances))] == labels[row]
+        found = neighbour_agreement(torch.from_numpy(points), torch.from_numpy(labels))
+        assert found == pytest.approx(agreeing / 25)
+        assert found < 1
+
     def test_planted_groups_stay_together_on_the_plane(self):
         generator = torch.Generator().manual_seed(0)
         labels = torch.arange(3).repeat_interleave(10)
