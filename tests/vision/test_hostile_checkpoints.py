@@ -151,3 +151,17 @@ def test_a_folder_without_weights_and_a_missing_file_are_named(tmp_path):
         build_backbone("small_conv", 3, checkpoint=tmp_path)
     with pytest.raises(CheckpointError, match=r"w\.pt: must be a weight file, got no such file"):
         build_backbone("small_conv", 3, checkpoint=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "message"),
+    [
+        ("resnet56_cifar10.th", "resnet20", r"\d+ unexpected: layer1\.3\.conv1\.weight"),
+        ("resnet20_cifar10.th", "resnet56", r"\d+ missing: layer1\.3\.conv1\.weight"),
+        ("vit_cifar10_timm.pth", "vit_cifar10_postnorm", r"missing: .*transformer\.layers\.0.*unexpected: .*blocks\.0"),
+        ("vit_fashion_mnist_timm.pth", "vit_cifar10", r"of another shape: cls_token \(1, 1, 128\) instead of"),
+    ],
+)
+def test_a_real_file_of_another_model_is_refused_with_the_names_that_differ(shared_root, file, model, message):
+    with pytest.raises(CheckpointError, match=rf"{file}: names and shapes must be those of \w+, got .*{message}"):
+        build_backbone(model, 10, checkpoint=shared_root / "weights" / file)
