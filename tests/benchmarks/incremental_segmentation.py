@@ -113,9 +113,9 @@ def main() -> None:
     """Run the contenders and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="test_resnet")
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--test-images", type=int, default=150)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--test-images", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--step-epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=list(CONTENDERS))
