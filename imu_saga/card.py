@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from imu_saga.shipped import checkpoint_path
 from shared_peft.config import from_json, loads_json, to_json
 from shared_peft.errors import CheckpointError, RunError
 from shared_peft.weights import load_checked, read_tensors
@@ -66,7 +67,8 @@ def load_encoder(
     """Build an encoder and fill it from a pre-training run, or from a published weight file.
 
     Args:
-        checkpoint: a run folder of `pretrain`, or a weight file (LIMU-BERT's for the encoder "limu").
+        checkpoint: a run folder of `pretrain`, a shipped one's name (imu_saga.shipped), or a weight file (LIMU-BERT's
+            for the encoder "limu").
         encoder: name of the encoder; of a run folder the run's own is used.
         options: options of the encoder; of a run folder the run's own are used.
         spec: the windows that will come; they must have the checkpoint's rate, and channels it has weights for.
@@ -77,7 +79,7 @@ def load_encoder(
     Raises:
         CheckpointError: a checkpoint of another model or sampling rate.
     """
-    file = checkpoint
+    file = checkpoint = checkpoint_path(checkpoint)
     if checkpoint.is_dir():
         card = read_card(checkpoint)
         if abs(card.input.rate_hz - spec.rate_hz) > 1e-6 * spec.rate_hz:

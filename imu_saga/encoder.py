@@ -3,16 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from imu_saga.recording import Gravity
+from imu_saga.shipped import checkpoint_path
 from imu_saga.windows import WindowSet
 from shared_peft.config import from_json
-from shared_peft.errors import DataError
+from shared_peft.errors import CheckpointError, DataError
 from shared_peft.registry import Registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STANDARD_GRAVITY = 9.80665  # [m/s^2]
 
@@ -93,6 +98,27 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def make_decoder(self) -> nn.Module:
         """Return a new network from tokens to samples in the network's units, shape (windows, samples, slots)."""
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: Path | str, spec: InputSpec | None = None) -> "Self":
+        """Return the encoder of a pre-training run.
+
+        Args:
+            checkpoint: a run folder, or the name of a checkpoint that comes with the package, such as "saga-small".
+            spec: the windows that will come, at the checkpoint's rate; None takes those it was trained on.
+
+        Raises:
+            CheckpointError: a checkpoint of another encoder or sampling rate.
+            RunError: no such run.
+        """
+        from imu_saga.card import load_encoder, read_card  # noqa: PLC0415  (reads encoders, so cannot come first)
+
+        path = checkpoint_path(checkpoint)
+        name, encoder, _ = load_encoder(path, "", {}, spec or read_card(path).input)
+        if not isinstance(encoder, cls):
+            must = f"must hold the encoder of {cls.__name__}"
+            raise CheckpointError(path, must, name, f"Use {type(encoder).__name__}.from_pretrained")
+        return encoder.eval()
 
     def scaled(self, x: Tensor) -> Tensor:
         """Return ``x`` in the network's units and slots: shape (windows, samples, channels) to (..., slots).

@@ -51,7 +51,8 @@ class FinetuneConfig:
         label_smoothing: share of the target spread over all classes, in [0, 1).
         augment: options of each augmentation by name, in the order applied; empty for none.
         statistics: whether the head sees the window's statistics beside the tokens (imu_saga.heads).
-        closed_form: whether the head starts as the linear discriminant of the labelled windows; else at random.
+        closed_form: whether the head starts as the linear discriminant of the windows with one candidate label, where
+            these show every class; else at random.
         mixup: alpha of the blend of two windows, after the augmentations; 0 for none.
         partial: how windows with several candidate labels are learnt from, a name in PARTIAL_LABEL_METHODS.
         seed: seed of head, adapter, order and augmentation.
@@ -172,8 +173,10 @@ def finetune(
     spec = InputSpec.of(windows)
     name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
     classifier.calibrate(torch.from_numpy(windows.x))
-    if config.closed_form and candidates is None:
-        classifier.start_head(torch.from_numpy(windows.x), torch.from_numpy(windows.labels))
+    certain = sets.sum(axis=1) == 1
+    if config.closed_form and (sets[certain].any(axis=0) == sets.any(axis=0)).all():
+        known = torch.from_numpy(certain)
+        classifier.start_head(torch.from_numpy(windows.x)[known], torch.from_numpy(sets.argmax(axis=1))[known])
     model = attach_method(classifier, config)
     if config.method == DISCRIMINANT:
         if candidates is not None:

@@ -38,35 +38,50 @@ class Standardise(nn.Module):
         self.deviation.copy_(features.std(0).clamp(min=LEAST_DEVIATION))
 
 
+class Statistics(nn.Module):
+    """The smooth features of imu_saga.signal.features, with a place for every channel an encoder has weights for.
+
+    Args:
+        encoder: the backbone; features of channels that do not come are 0 in ``forward`` and in ``present``.
+    """
+
+    source: Tensor
+    present: Tensor
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        spec = encoder.spec
+        self.features = WindowFeatures(spec.channels, spec.rate_hz, spec.samples, smooth=True)
+        here, self.names = list(self.features.names), feature_names(encoder.slots, smooth=True)
+        source = torch.tensor([here.index(name) if name in here else len(here) for name in self.names])
+        self.complete = here == list(self.names)
+        self.register_buffer("source", source, persistent=False)
+        self.register_buffer("present", (source < len(here)).float(), persistent=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """Return statistics, shape (windows, places), of windows in SI, shape (windows, samples, channels)."""
+        found = self.features(window)
+        if self.complete:
+            return found
+        return torch.cat([found, found.new_zeros(len(found), 1)], dim=1).index_select(1, self.source)
+
+
 class Classifier(nn.Module):
     """Windows in SI units to class scores.
 
     Args:
         encoder: the backbone.
         n_classes: number of classes.
-        statistics: whether the head sees the smooth features of ``imu_saga.signal.features`` beside the tokens. They
-            have a place for every channel the encoder has weights for; those of channels that do not come are left out.
+        statistics: whether the head sees the window's statistics beside the tokens.
     """
-
-    source: Tensor
-    present: Tensor
 
     def __init__(self, encoder: Encoder, n_classes: int, *, statistics: bool = True) -> None:
         super().__init__()
-        spec = encoder.spec
         self.encoder = encoder
-        self.statistics: WindowFeatures | None = None
-        width, places, here = 2 * encoder.width, [], []
-        if statistics:
-            self.statistics = WindowFeatures(spec.channels, spec.rate_hz, spec.samples, smooth=True)
-            here, places = list(self.statistics.names), list(feature_names(encoder.slots, smooth=True))
-        self.complete = here == places
-        source = torch.tensor([here.index(name) if name in here else len(here) for name in places], dtype=torch.long)
-        present = torch.cat([torch.ones(width), (source < len(here)).float()])
-        self.register_buffer("source", source, persistent=False)
-        self.register_buffer("present", present, persistent=False)
-        self.standardise = Standardise(width + len(places))
-        self.head = nn.Linear(width + len(places), n_classes)
+        self.statistics = Statistics(encoder) if statistics else None
+        width = 2 * encoder.width + (len(self.statistics.names) if self.statistics else 0)
+        self.standardise = Standardise(width)
+        self.head = nn.Linear(width, n_classes)
 
     def forward(self, window: Tensor) -> Tensor:
         """Return logits, shape (windows, classes), of windows of shape (windows, samples, channels)."""
@@ -75,17 +90,17 @@ class Classifier(nn.Module):
     def head_input(self, window: Tensor) -> Tensor:
         """Return what the head sees: standardised features, shape (windows, features)."""
         standardised = self.standardise(self.features(window))
-        return standardised if self.complete else standardised * self.present
+        if self.statistics is None or self.statistics.complete:
+            return standardised
+        tokens, statistics = standardised.split([2 * self.encoder.width, len(self.statistics.names)], dim=1)
+        return torch.cat([tokens, statistics * self.statistics.present], dim=1)
 
     def features(self, window: Tensor) -> Tensor:
         """Return mean and maximum of the tokens, and the statistics: shape (windows, features)."""
         tokens = self.encoder(window)
         parts = [tokens.mean(1), tokens.amax(1)]
         if self.statistics is not None:
-            found = self.statistics(window)
-            if not self.complete:
-                found = torch.cat([found, found.new_zeros(len(found), 1)], dim=1).index_select(1, self.source)
-            parts.append(found)
+            parts.append(self.statistics(window))
         return torch.cat(parts, dim=1)
 
     @torch.no_grad()

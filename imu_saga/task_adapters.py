@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imu_saga.card import CARD, WEIGHTS
 from imu_saga.encoder import InputSpec, build_encoder
-from imu_saga.heads import Classifier
+from imu_saga.heads import Classifier, Statistics
 from imu_saga.task_files import (
     ENCODER,
     NO_ADAPTER,
@@ -65,9 +65,12 @@ class TaskAdapters:
         self.classes: dict[str, tuple[str, ...]] = {}
         self.configs: dict[str, AdapterConfig] = {}
         self.classifiers: dict[str, Classifier] = {}
+        shared = Statistics(encoder)
         for name, task in stored.tasks.items():
             statistics = reads_statistics(task.readout, encoder)
             classifier = Classifier(encoder, len(task.classes), statistics=statistics)
+            if statistics:
+                classifier.statistics = shared
             load_checked(readout_of(classifier), task.readout, f"task {name}")
             if task.config is not None:
                 attach(classifier, task.config, name, start=False)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from imu_saga.evaluation.footprint import TESTED, TRAINED, Footprint, Intervals, Side, mark_of, read_footprint
+from imu_saga.shipped import checkpoint_path
 from shared_peft.errors import SagaPeftError
 from shared_peft.training import RunFolder
 
@@ -128,7 +129,9 @@ def ancestry(path: Path) -> Iterator[tuple[Path, Footprint | None, str]]:
             yield run, None, str(error)
             continue
         yield run, footprint, ""
-        waiting += [(Path(config[name]), footprint.made_from.get(name, "")) for name in LINKS if config.get(name)]
+        waiting += [
+            (checkpoint_path(config[name]), footprint.made_from.get(name, "")) for name in LINKS if config.get(name)
+        ]
 
 
 def compare(tested: Side, trained: Side, *, users: bool) -> list[tuple[Kind, list[str], str]]:

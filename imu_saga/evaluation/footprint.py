@@ -13,6 +13,7 @@ import numpy as np
 
 from imu_saga.card import WEIGHTS
 from imu_saga.combine import person_name
+from imu_saga.shipped import checkpoint_path
 from imu_saga.windows import WindowSet
 from shared_peft.atomic import sha256_of, write_text
 from shared_peft.config import from_json, loads_json
@@ -139,6 +140,7 @@ def read_footprint(folder: Path) -> Footprint:
 
 def mark_of(path: Path) -> str:
     """Return the SHA-256 of what a run passes on, its weights or what a search found, or of a weight file; or ""."""
+    path = checkpoint_path(path)
     for file in (path, path / WEIGHTS, path / "best.json"):
         if file.is_file():
             return sha256_of(file)

@@ -210,9 +210,8 @@ def test_another_data_set_is_scored_on_matched_classes_and_channels(runs, tmp_pa
     )
     windows, _ = load_windows(options)
     known = windows.subset(windows.labels != windows.classes.index("jogging"))
-    x = np.zeros((len(known), 40, 6), np.float32)
-    x[:, :, : len(known.channels)] = known.x
-    answers = predict_probabilities(load_run(runs / "tuned").model, x).argmax(1).numpy()
+    model = load_run(runs / "tuned", channels=known.channels).model
+    answers = predict_probabilities(model, known.x).argmax(1).numpy()
     names = {"resting": "sit", "strolling": "walk"}
     truth = [load_run(runs / "tuned").classes.index(names[known.classes[label]]) for label in known.labels]
     assert scores["count"] == len(known)

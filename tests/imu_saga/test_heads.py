@@ -42,7 +42,9 @@ def test_smooth_features_hardly_move_when_the_signal_hardly_moves():
     for x in (signals(), still):
         other = moved if x is still else x + 1e-5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
         scale = features(signals(200)).std(0) + 1e-3
-        assert ((features(x) - features(other)).abs() / scale).max() < 0.2  # a square root of next to nothing moves most
+        assert (
+            (features(x) - features(other)).abs() / scale
+        ).max() < 0.2  # a square root of next to nothing moves most
 
 
 def test_statistics_of_absent_channels_say_nothing():

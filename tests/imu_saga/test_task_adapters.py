@@ -14,8 +14,10 @@ from imu_saga.card import load_encoder
 from imu_saga.commands.tasks import COMMAND
 from imu_saga.encoder import InputSpec
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
+from imu_saga.heads import Statistics
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig, pretrain
+from imu_saga.signal.features import feature_names
 from imu_saga.task_adapters import TaskAdapters
 from imu_saga.tasks import TASKS
 from imu_saga.trained import FINETUNE_KIND, load_run, save_run
@@ -90,13 +92,15 @@ def test_the_encoder_is_there_once_however_many_tasks(root):
     counted, of_task = tasks.sizes()
     assert counted == base
     rank_two = sum(2 * sum(layer.shape[0:1]) + 2 * layer[0].numel() for layer in weights_of(stored))
-    readout = 2 * 32  # mean and deviation of the 2 * 16 features
-    assert of_task["user"] == rank_two + readout + 32 * 4 + 4
-    assert of_task["placement"] == readout + 32 * 2 + 2
+    read = 2 * 16 + len(feature_names(WINDOWS.channels, smooth=True))
+    readout = 2 * read  # mean and deviation
+    assert of_task["user"] == rank_two + readout + read * 4 + 4
+    assert of_task["placement"] == readout + read * 2 + 2
     assert not any(p.requires_grad for c in tasks.classifiers.values() for p in c.parameters())
     parameters = {id(p): p.numel() for c in tasks.classifiers.values() for p in c.parameters()}
     buffers = {id(b): b.numel() for c in tasks.classifiers.values() for b in c.buffers()}
     fixed = sum(b.numel() for n, b in tasks.encoder.named_buffers() if n in ("placement", "columns", "positions"))
+    fixed += sum(b.numel() for b in Statistics(tasks.encoder).buffers())  # tables, the same for all tasks
     assert sum(parameters.values()) + sum(buffers.values()) - fixed == counted + sum(of_task.values())
 
 
@@ -223,7 +227,7 @@ def test_damaged_packs_are_refused(root, tmp_path):
         TaskAdapters.read(other)
     other = broken("readout")
     shutil.copy(other / "lora" / "readout.safetensors", other / "user" / "readout.safetensors")
-    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 32\) instead of \(4, 32\)"):
+    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 244\) instead of \(4, 244\)"):
         TaskAdapters.read(other)
     for change, error, message in (
         ({"schema_version": 2}, RunError, "schema_version must be 1"),
