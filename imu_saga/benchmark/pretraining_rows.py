@@ -1,20 +1,20 @@
-"""The comparison of pre-training weights, a benchmark of fixed rows: the same people, label draws and seeds for all."""
+"""The comparison of ways to pre-train, a benchmark of fixed rows: the same people, label draws and seeds for all."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from imu_saga.benchmark.contender import SCRATCH, Contender, contender
+from imu_saga.benchmark.contender import Contender, contender
 from imu_saga.benchmark.engine import Grid, run_benchmark
 from imu_saga.benchmark.sides import Sides
-from imu_saga.benchmark.starts import Starts
+from imu_saga.benchmark.starts import Starts, given_start
 from imu_saga.benchmark.table import score_table
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
 from shared_peft.training import RunFolder
-
-POINT_ONLY = {"point": 1.0}
 
 table = score_table
 
@@ -26,11 +26,13 @@ class ProtocolConfig:
     Args:
         shots: labelled windows per class.
         seeds: number of label draws; each is also the seed of fine-tuning.
-        pretraining: steps, encoder and learning rate of every pre-training; its weights are set by the row.
-        finetuning: method and steps of every fine-tuning; its seed is set by the draw.
+        pretraining: steps, encoder and learning rate of every pre-training; a recipe changes it.
+        finetuning: steps of every fine-tuning; method and seed are set by the row and the draw.
         search: how the searched row finds its weights.
-        methods: further fine-tuning methods, tried from the equal-weight checkpoint.
-        baselines: the classical rows.
+        starts: recipes of imu_saga.benchmark.recipes, or "searched".
+        methods: fine-tuning methods, tried from every start.
+        published: a weight file to start from, too, of the encoder "limu".
+        baselines: rows that start from nothing: classical ones, and "scratch".
     """
 
     shots: tuple[int, ...] = (10, 50)
@@ -38,8 +40,10 @@ class ProtocolConfig:
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    methods: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = ("majority", "random_forest")
+    starts: tuple[str, ...] = ("span", "rebuild", "equal", "searched")
+    methods: tuple[str, ...] = ("discriminant", "full")
+    published: Path | None = None
+    baselines: tuple[str, ...] = ("majority", "random_forest", "linear_discriminant", "scratch")
 
 
 def run_protocol(
@@ -63,12 +67,15 @@ def run_protocol(
 
 
 def _rows(config: ProtocolConfig, starts: Starts) -> Iterator[Contender]:
-    """Yield the baselines, from scratch, point-only, equal and searched weights, and other methods from equal ones."""
+    """Yield the rows that start from nothing, then every method from every start."""
     tuning = replace(config.finetuning, encoder=config.pretraining.encoder)
-    for name in (*config.baselines, SCRATCH):
+    for name in config.baselines:
         yield contender(name, tuning, starts.equal)
-    yield contender(tuning.method, tuning, lambda sides: starts.weighted("point", POINT_ONLY, sides), name="point")
-    yield contender(tuning.method, tuning, starts.equal, name="equal")
-    yield contender(tuning.method, tuning, starts.searched, name="searched")
-    for method in config.methods:
-        yield contender(method, tuning, starts.equal, name=f"equal {method}")
+    if config.published is not None:
+        start = given_start(config.published)
+        for method in config.methods:
+            yield contender(method, replace(tuning, encoder="limu"), start, name=f"published, {method}")
+    for recipe in config.starts:
+        for method in config.methods:
+            start = partial(starts.by_recipe, recipe)
+            yield contender(method, tuning, start, name=f"{recipe}, {method}")

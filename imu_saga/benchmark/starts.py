@@ -1,18 +1,19 @@
 """Where networks start: encoders pre-trained on each fold's training side, made when first asked for and kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from imu_saga.benchmark.recipes import EQUAL, SEARCHED, recipes
 from imu_saga.benchmark.sides import Sides
 from imu_saga.card import CARD
 from imu_saga.evaluation.audit import ancestry, compare
 from imu_saga.evaluation.footprint import TRAINED, side_of
-from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, pretrain
+from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import SearchConfig, search
 from shared_peft.config import to_json
-from shared_peft.errors import DataError
+from shared_peft.errors import DataError, UnknownNameError
 from shared_peft.training import RunFolder
 
 
@@ -22,7 +23,7 @@ class Starts:
 
     Args:
         root: folder to keep them in.
-        pretraining: steps, encoder and learning rate; the weights are set by the row.
+        pretraining: steps, encoder and learning rate; a recipe changes it.
         search: how searched weights are found.
         tell: called with one line for every trial of a search.
     """
@@ -34,13 +35,25 @@ class Starts:
 
     def equal(self, sides: Sides) -> Path:
         """Return the run folder of the equal-weight pre-training on this fold."""
-        return self.weighted("equal", EQUAL_WEIGHTS, sides)
+        return self.by_recipe(EQUAL, sides)
 
-    def weighted(self, name: str, weights: Mapping[str, float], sides: Sides) -> Path:
-        """Return the run folder of a pre-training with these loss weights on this fold."""
-        path = self.root / f"pretrain_{name}" / sides.name
+    def by_recipe(self, name: str, sides: Sides) -> Path:
+        """Return the run folder of a recipe's pre-training on this fold; "searched" looks for its weights first.
+
+        Raises:
+            UnknownNameError: no such recipe.
+        """
+        if name == SEARCHED:
+            return self.searched(sides)
+        named = recipes()
+        if name not in named:
+            must = f"name must be one of {', '.join((*named, SEARCHED))}"
+            raise UnknownNameError("pre-training recipe", must, repr(name), "Correct the name")
+        return self._made(name, named[name](self.pretraining), sides)
+
+    def _made(self, name: str, config: PretrainConfig, sides: Sides) -> Path:
+        path = self.root / f"pretrain_{name.replace(' ', '_')}" / sides.name
         if not (path / CARD).exists():
-            config = replace(self.pretraining, weights=dict(weights))
             run = RunFolder.create(path, "imu_saga.pretrain", to_json(config), resume=True)
             pretrain(sides.unlabelled, config, run, resume=True, progress=f"pretrain {name}, fold {sides.name}")
         return path
@@ -56,7 +69,7 @@ class Starts:
             run,
             tell=lambda trial: self.tell(f"trial {trial['number']}: {trial['score']:.3f}"),
         )
-        return self.weighted("searched", found.weights, sides)
+        return self._made(SEARCHED, replace(self.pretraining, weights=dict(found.weights)), sides)
 
 
 def given_start(checkpoint: Path, *, users: bool = False) -> Callable[[Sides], Path]:

@@ -35,8 +35,14 @@ class CompareOptions:
     """Fine-tuning steps."""
     trials: int = 16
     """Trials of the weight search."""
-    methods: tuple[str, ...] = ()
-    """Further rows from the equal-weight checkpoint: head, lora, lora_tsd, flora."""
+    starts: tuple[str, ...] = ("span", "rebuild", "equal", "searched")
+    """Ways to pre-train: span (LIMU-BERT's), rebuild, equal, "only LEVEL", "without LEVEL", searched."""
+    methods: tuple[str, ...] = ("discriminant", "full")
+    """Fine-tuning methods tried from every start: discriminant, full, head, lora, lora_tsd, flora, ..."""
+    published: Path | None = None
+    """Weight file of LIMU-BERT to start from, too; needs 120 samples at 20 Hz."""
+    baselines: tuple[str, ...] = ("majority", "random_forest", "linear_discriminant", "scratch")
+    """Rows that start from nothing: baselines, and scratch."""
     out: Path = Path("runs/imu_compare")
     """Folder to write."""
     resume: bool = False
@@ -51,7 +57,10 @@ def run(options: CompareOptions) -> None:
         pretraining=PretrainConfig(encoder=options.encoder, steps=options.steps),
         finetuning=FinetuneConfig(steps=options.finetune_steps),
         search=SearchConfig(trials=options.trials),
+        starts=options.starts,
         methods=options.methods,
+        published=options.published,
+        baselines=options.baselines,
     )
     described = {key: value for key, value in to_json(options).items() if key not in ("out", "resume")}
     described["protocol"] = to_json(config)  # defaults included, so that a resumed table never mixes two recipes
@@ -74,7 +83,7 @@ COMMAND = Command(
     name="compare",
     config=CompareOptions,
     run=run,
-    summary="Compare baselines, from scratch, single-level, equal and searched pre-training on the same people.",
+    summary="Compare ways to pre-train and to fine-tune with classical methods, on the same people and labels.",
     example="python -m imu_saga compare --data sisfall --root FOLDER --out runs/compare",
     place=50,
 )

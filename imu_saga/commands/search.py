@@ -40,6 +40,8 @@ class SearchOptions:
     """Fraction up to which the promising third and equal weights go on at the end; what is found is compared there."""
     subset: float = 0.5
     """Part of the windows a trial sees."""
+    method: str = "discriminant"
+    """How a trial is fine-tuned; in closed form it costs next to nothing."""
     finetune_steps: int = 60
     """Fine-tuning steps of a trial and fold."""
     least_gain: float | None = None
@@ -69,6 +71,7 @@ def run(options: SearchOptions) -> None:
         shots=options.shots,
         fraction=options.fraction,
         subset=options.subset,
+        method=options.method,
         finetune_steps=options.finetune_steps,
         seed=options.seed,
         continued=options.continued,

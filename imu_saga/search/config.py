@@ -14,7 +14,8 @@ class SearchConfig:
         shots: label budget: labelled windows per class, validation included.
         fraction: a trial's pre-training steps as a part of the checkpoint's, in (0, 1].
         subset: part of the unlabelled windows a trial sees, in (0, 1].
-        finetune_steps: fine-tuning steps of a trial and fold.
+        method: how a trial is fine-tuned; in closed form it costs next to nothing.
+        finetune_steps: fine-tuning steps of a trial and fold, of methods that take steps.
         learning_rate: peak learning rate of a trial's pre-training.
         seed: seed of draws and suggestions.
         continued: fraction up to which the promising third of the trials, and equal weights, go on when all have
@@ -27,6 +28,7 @@ class SearchConfig:
     shots: int = 10
     fraction: float = 0.1
     subset: float = 0.5
+    method: str = "discriminant"
     finetune_steps: int = 60
     learning_rate: float = 5e-4
     seed: int = 0

@@ -116,7 +116,7 @@ def run_trial(task: TrialTask) -> TrialOutcome:
     middle = time.perf_counter()
     answers, truths = [], []
     for fit, judge in ((first, second), (second, first)):
-        tuning = FinetuneConfig(method="full", steps=task.config.finetune_steps, seed=task.seed)
+        tuning = FinetuneConfig(method=task.config.method, steps=task.config.finetune_steps, seed=task.seed)
         _, model = finetune(fit, tuning, checkpoint=start)
         answers.append(predict_probabilities(model, judge.x).argmax(1))
         truths.append(torch.from_numpy(judge.labels))

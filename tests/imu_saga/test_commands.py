@@ -376,11 +376,13 @@ def test_the_comparison_resumes_without_repeating_a_row(tmp_path, monkeypatch):
         pretraining=PretrainConfig(steps=10, batch_size=16, options=SMALL),
         finetuning=FinetuneConfig(steps=10, batch_size=12, r=2),
         search=SearchConfig(trials=2, shots=4, finetune_steps=5),
+        starts=("equal", "searched"),
         methods=("lora_tsd",),
+        baselines=("majority", "random_forest", "scratch"),
     )
     folder = RunFolder.create(tmp_path / "c", "imu_saga.compare", {})
     records = run_protocol(sides, config, folder)
-    rows = ("majority", "random_forest", "scratch", "point", "equal", "searched", "equal lora_tsd")
+    rows = ("majority", "random_forest", "scratch", "equal, lora_tsd", "searched, lora_tsd")
     assert [record["row"] for record in records[::2]] == list(rows)
     lines = []
     assert run_protocol(sides, config, folder, tell=lines.append) == records

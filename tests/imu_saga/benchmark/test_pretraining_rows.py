@@ -8,10 +8,12 @@ import pytest
 from imu_saga.benchmark.engine import draw_labels
 from imu_saga.benchmark.pretraining_rows import ProtocolConfig, run_protocol
 from imu_saga.benchmark.sides import Sides
+from imu_saga.benchmark.starts import Starts
 from imu_saga.evaluation.scores import score_model
 from imu_saga.finetune import FinetuneConfig, finetune
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
+from shared_peft.errors import UnknownNameError
 from shared_peft.training import RunFolder
 from tests.imu_saga.planted import people
 
@@ -31,26 +33,43 @@ def compared(tmp_path_factory):
         pretraining=PretrainConfig(steps=8, batch_size=16, options=SMALL),
         finetuning=FinetuneConfig(steps=8, batch_size=12, r=2),
         search=SearchConfig(trials=1, shots=4, finetune_steps=3),
-        methods=("head", "lora"),
-        baselines=("majority",),
+        starts=("span", "only point", "without point", "equal", "searched"),
+        methods=("discriminant", "full", "lora"),
+        baselines=("majority", "scratch"),
     )
     folder = RunFolder.create(tmp_path_factory.mktemp("c") / "run", "imu_saga.compare", {})
     return sides, config, folder, run_protocol(sides, config, folder)
 
 
-def test_rows_are_baselines_scratch_weightings_and_methods_in_order(compared):
-    assert len({str(record["confusion"]) for record in compared[3]}) == len(compared[3]), "rows differ"
-    names = ["majority", "scratch", "point", "equal", "searched", "equal head", "equal lora"]
-    assert [record["row"] for record in compared[3]] == names
+def test_rows_are_baselines_and_every_method_from_every_start_in_order(compared):
+    _, config, _, records = compared
+    names = [f"{start}, {method}" for start in config.starts for method in config.methods]
+    assert [record["row"] for record in records] == ["majority", "scratch", *names]
+    assert len({str(record["confusion"]) for record in records}) > len(records) // 2
+
+
+def test_recipes_say_what_is_hidden_and_what_is_told(compared):
+    _, config, folder, _ = compared
+
+    def described(name):
+        return RunFolder(folder.path / f"pretrain_{name}" / "0").describe("imu_saga.pretrain")["config"]
+
+    assert described("span")["augment"] == {}
+    assert described("span")["objective"] == "rebuild"
+    assert described("span")["weights"] == described("only_point")["weights"] == {"point": 1.0}
+    assert described("only_point")["objective"] == "statistics"
+    assert sorted(described("without_point")["weights"]) == ["period", "sensor", "sub_period"]
+    with pytest.raises(UnknownNameError, match="one of span, rebuild, equal, only .*without sub_period, searched, got"):
+        Starts(folder.path, config.pretraining, config.search).by_recipe("equals", None)
 
 
 @pytest.mark.parametrize(
     ("row", "method", "start"),
     [
         ("scratch", "scratch", None),
-        ("point", "full", "point"),
-        ("equal", "full", "equal"),
-        ("equal head", "head", "equal"),
+        ("only point, full", "full", "only_point"),
+        ("equal, full", "full", "equal"),
+        ("equal, discriminant", "discriminant", "equal"),
     ],
 )
 def test_a_row_is_the_fine_tuning_it_says_on_the_labels_of_its_seed(compared, row, method, start):
