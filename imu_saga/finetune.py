@@ -68,7 +68,7 @@ class FinetuneConfig:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
-    statistics: bool = True
+    statistics: bool = False
     closed_form: bool = True
     mixup: float = 0.0
     partial: str = "proden"
@@ -89,7 +89,7 @@ class FinetuneConfig:
     @property
     def peak_rate(self) -> float:
         """The learning rate given, or the method's own."""
-        return self.learning_rate or {"full": 5e-4, "scratch": 1e-3, "head": 5e-3}.get(self.method, 2e-3)
+        return self.learning_rate or {"full": 1e-4, "scratch": 1e-3, "head": 5e-3}.get(self.method, 2e-3)
 
 
 def build_classifier(

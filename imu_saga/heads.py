@@ -75,7 +75,7 @@ class Classifier(nn.Module):
         statistics: whether the head sees the window's statistics beside the tokens.
     """
 
-    def __init__(self, encoder: Encoder, n_classes: int, *, statistics: bool = True) -> None:
+    def __init__(self, encoder: Encoder, n_classes: int, *, statistics: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.statistics = Statistics(encoder) if statistics else None

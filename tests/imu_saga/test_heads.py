@@ -48,11 +48,11 @@ def test_smooth_features_hardly_move_when_the_signal_hardly_moves():
 
 
 def test_statistics_of_absent_channels_say_nothing():
-    whole = Classifier(build_encoder("saga", SPEC, SMALL), 3).eval()
+    whole = Classifier(build_encoder("saga", SPEC, SMALL), 3, statistics=True).eval()
     x = signals()
     whole.calibrate(x)
     spec = dataclasses.replace(SPEC, channels=ACC_CHANNELS)
-    half = Classifier(build_encoder("saga", spec, {**SMALL, "slots": IMU_CHANNELS}), 3).eval()
+    half = Classifier(build_encoder("saga", spec, {**SMALL, "slots": IMU_CHANNELS}), 3, statistics=True).eval()
     half.load_state_dict(whole.state_dict())
     found = half.head_input(x[:, :, :3])
     there = [i for i, name in enumerate(feature_names(IMU_CHANNELS, smooth=True)) if name.startswith("acc")]

@@ -44,7 +44,7 @@ def root(tmp_path_factory):
     made = [(method, method, "activity") for method in (*ADAPTED, "full")]
     for name, method, task in [*made, ("user", "lora", "user"), ("placement", "head", "placement")]:
         labelled = TASKS.get(task).relabel(WINDOWS)
-        config = FinetuneConfig(method=method, steps=6, batch_size=12, r=2, learning_rate=2e-2)
+        config = FinetuneConfig(method=method, steps=6, batch_size=12, r=2, learning_rate=2e-2, statistics=task == "user")
         run = RunFolder.create(path / name, FINETUNE_KIND, {"method": method})
         encoder, model = finetune(labelled, config, checkpoint=path / "pre")
         save_run(run, encoder, model, labelled, {"details": {"task": task}})
@@ -92,10 +92,10 @@ def test_the_encoder_is_there_once_however_many_tasks(root):
     counted, of_task = tasks.sizes()
     assert counted == base
     rank_two = sum(2 * sum(layer.shape[0:1]) + 2 * layer[0].numel() for layer in weights_of(stored))
-    read = 2 * 16 + len(feature_names(WINDOWS.channels, smooth=True))
-    readout = 2 * read  # mean and deviation
-    assert of_task["user"] == rank_two + readout + read * 4 + 4
-    assert of_task["placement"] == readout + read * 2 + 2
+    every = 2 * 16 + len(feature_names(WINDOWS.channels, smooth=True))  # this task's head sees the statistics, too
+    readout = 2 * 32  # mean and deviation of the 2 * 16 features
+    assert of_task["user"] == rank_two + 2 * every + every * 4 + 4
+    assert of_task["placement"] == readout + 32 * 2 + 2
     assert not any(p.requires_grad for c in tasks.classifiers.values() for p in c.parameters())
     parameters = {id(p): p.numel() for c in tasks.classifiers.values() for p in c.parameters()}
     buffers = {id(b): b.numel() for c in tasks.classifiers.values() for b in c.buffers()}
@@ -227,7 +227,7 @@ def test_damaged_packs_are_refused(root, tmp_path):
         TaskAdapters.read(other)
     other = broken("readout")
     shutil.copy(other / "lora" / "readout.safetensors", other / "user" / "readout.safetensors")
-    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 244\) instead of \(4, 244\)"):
+    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 32\) instead of \(4, 244\)"):
         TaskAdapters.read(other)
     for change, error, message in (
         ({"schema_version": 2}, RunError, "schema_version must be 1"),
