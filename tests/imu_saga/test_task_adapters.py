@@ -227,7 +227,7 @@ def test_damaged_packs_are_refused(root, tmp_path):
         TaskAdapters.read(other)
     other = broken("readout")
     shutil.copy(other / "lora" / "readout.safetensors", other / "user" / "readout.safetensors")
-    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 32\) instead of \(4, 244\)"):
+    with pytest.raises(CheckpointError, match=r"task user: .*head.weight \(3, 32\) instead of \(4, 32\)"):
         TaskAdapters.read(other)
     for change, error, message in (
         ({"schema_version": 2}, RunError, "schema_version must be 1"),
