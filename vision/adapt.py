@@ -5,13 +5,16 @@ BitFit: Ben Zaken, Ravfogel and Goldberg 2021, arXiv:2106.10199; here the shifts
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from shared_peft.errors import ConfigError, UnknownNameError
 from vision.backbones.family import Backbone
+
+if TYPE_CHECKING:
+    from shared_peft.method import AdapterConfig
 
 FULL, PROBE, BITFIT = PLAIN_METHODS = ("full", "probe", "bitfit")
 AfterStep = Callable[[int, torch.optim.Optimizer], None]
@@ -105,16 +108,25 @@ def adapt(
             raise ConfigError(f"method {method!r}", "takes no adapter fields and no budget", got, fix)
         return _without_adapter(backbone, method)
     from shared_peft import get_peft_model  # noqa: PLC0415
-    from shared_peft.run_config import config_for_run  # noqa: PLC0415
 
-    with_head = {name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")}
-    wanted = {**fields, **with_head}
-    config = config_for_run(backbone.model, method, wanted, steps=steps, budget=budget)
+    config = adapter_config(backbone, method, fields, steps=steps, budget=budget)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft = get_peft_model(backbone.model, config)
-    body, head = _split_head(peft, backbone.head)
-    return Trainee(peft, body, head, peft=peft)
+    return Trainee(peft, *split_head(peft, backbone.head), peft=peft)
+
+
+def adapter_config(
+    backbone: Backbone, method: str, fields: Mapping[str, Any], *, steps: int = 1_000, budget: int | None = None
+) -> "AdapterConfig":
+    """Return an adapter's configuration for one training of a backbone, whose head is trained in full.
+
+    Args, Raises: as `adapt`, of an adapter method.
+    """
+    from shared_peft.run_config import config_for_run  # noqa: PLC0415
+
+    with_head = {name: [*backbone.head, *(fields.get(name) or ())] for name in ("exclude_modules", "modules_to_save")}
+    return config_for_run(backbone.model, method, {**fields, **with_head}, steps=steps, budget=budget)
 
 
 def _without_adapter(backbone: Backbone, method: str) -> Trainee:
@@ -122,11 +134,10 @@ def _without_adapter(backbone: Backbone, method: str) -> Trainee:
         parameter.requires_grad_(method == FULL or (method == BITFIT and name.endswith("bias")))
     for name in backbone.head:
         backbone.model.get_submodule(name).requires_grad_(True)
-    body, head = _split_head(backbone.model, backbone.head)
-    return Trainee(backbone.model, body, head, train_statistics=method == FULL)
+    return Trainee(backbone.model, *split_head(backbone.model, backbone.head), train_statistics=method == FULL)
 
 
-def _split_head(model: nn.Module, head: tuple[str, ...]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_head(model: nn.Module, head: tuple[str, ...]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the trainable parameters outside and inside the head, whatever wraps them."""
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for name, parameter in model.named_parameters():

@@ -12,6 +12,7 @@ from shared_peft.errors import ConfigError, DataError
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
 from shared_peft.training.loop import Schedule
 from vision.adapt import FULL, PROBE, Trainee, adapt
+from vision.augmentation import find_augmentation
 from vision.backbones.family import Backbone, DataConfig
 from vision.correlations import penalties
 from vision.datasets import stratified_split
@@ -40,7 +41,7 @@ class FitSettings:
         learning_rate: of the adapter, or of the whole model with "full"; None is the method's default.
         head_learning_rate: of the head; None is the default.
         weight_decay: decoupled weight decay.
-        augment: name of an augmentation, see `vision.transforms`.
+        augment: see `vision.augmentation.find_augmentation`.
         seed: of the order, the augmentation and the adapter's initial weights.
         schedule: see `shared_peft.training.TrainConfig`.
         layer_decay: factor on the body's learning rate from one depth to the one below, in (0, 1].
@@ -73,6 +74,7 @@ class FitSettings:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        find_augmentation(self.augment)
         for name, least in (("epochs", 1), ("batch_size", 1), ("gradient_accumulation", 1), ("patience", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(name, f"must be at least {least}", getattr(self, name), "Raise it")

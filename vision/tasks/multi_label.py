@@ -42,13 +42,28 @@ def average_precision(scores: torch.Tensor, labels: torch.Tensor) -> float:
     Returns:
         In [0, 1]; 0 where no label is 1.
     """
+    return float(weighted_average_precision(scores, labels, torch.ones(1, len(scores), dtype=torch.float64)))
+
+
+def weighted_average_precision(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return `average_precision` where every image counts as often as its weight says.
+
+    Args:
+        scores: higher is likelier, shape (images,).
+        labels: 0 or 1, shape (images,).
+        weights: at least 0, float64, shape (draws, images).
+
+    Returns:
+        In [0, 1], shape (draws,); 0 where no image with a weight has label 1.
+    """
     ordered, order = scores.double().sort(descending=True)
-    hits = labels[order].double().cumsum(0)
     last_of_equals = torch.cat([ordered[1:] != ordered[:-1], ordered.new_ones(1, dtype=torch.bool)])
-    found = hits[last_of_equals]
-    precision = found / (torch.nonzero(last_of_equals).flatten() + 1)
-    gained = torch.diff(found, prepend=found.new_zeros(1))
-    return float((gained * precision).sum() / hits[-1].clamp_min(1))
+    weights = weights[:, order]
+    hits, passed = (part.cumsum(dim=1)[:, last_of_equals] for part in (weights * labels[order].double(), weights))
+    gained = torch.diff(hits, prepend=hits.new_zeros(len(hits), 1))
+    precision = hits / torch.where(passed > 0, passed, 1.0)
+    all_hits = hits[:, -1]
+    return (gained * precision).sum(dim=1) / torch.where(all_hits > 0, all_hits, 1.0)
 
 
 def score_labels(logits: torch.Tensor, labels: torch.Tensor, n_classes: int) -> MultiLabelScores:
@@ -101,4 +116,25 @@ def _owns(labels: torch.Tensor) -> bool:
     return labels.is_floating_point()
 
 
-TASKS.register("multi-label")(Task("several labels an image", _owns, _loss, score_labels, torch.sigmoid))
+def _weighted_mean(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean average precision over the classes that occur, under each weighting, shape (draws,)."""
+    truth = labels > 0.5
+    columns = range(logits.shape[1])
+    found = torch.stack([weighted_average_precision(logits[:, c], truth[:, c], weights) for c in columns])
+    occurring = (weights @ truth.double()).T > 0
+    return (found * occurring).sum(dim=0) / occurring.sum(dim=0).clamp_min(1)
+
+
+TASKS.register("multi-label")(
+    Task(
+        summary="several labels an image",
+        owns=_owns,
+        loss=_loss,
+        score=score_labels,
+        probabilities=torch.sigmoid,
+        headline="mean_average_precision",
+        headline_title="mAP",
+        evidence=lambda logits, labels: logits,
+        weighted=_weighted_mean,
+    )
+)

@@ -26,4 +26,24 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
     return logits.softmax(dim=1)
 
 
-TASKS.register("single-label")(Task("one label an image", _owns, _loss, _score, _probabilities))
+def _right(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(dim=1) == labels
+
+
+def _weighted_accuracy(right: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return weights @ right.double() / weights.sum(dim=1)
+
+
+TASKS.register("single-label")(
+    Task(
+        summary="one label an image",
+        owns=_owns,
+        loss=_loss,
+        score=_score,
+        probabilities=_probabilities,
+        headline="accuracy",
+        headline_title="accuracy",
+        evidence=_right,
+        weighted=_weighted_accuracy,
+    )
+)

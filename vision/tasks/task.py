@@ -40,6 +40,11 @@ class Task:
         loss: (logits, labels or shares, label smoothing in [0, 1)) -> scalar, a mean over the rows.
         score: (logits, labels, number of classes) -> a dataclass of scores.
         probabilities: logits -> probabilities, both (images, classes).
+        headline: name of the score that methods are compared by, in [0, 1].
+        headline_title: that score in words.
+        evidence: (logits, labels) -> what must be kept of the answers to give the headline again, shape (images, ...).
+        weighted: (evidence, labels, weights of the images, float64, shape (draws, images)) -> the headline under each
+            weighting, float64, shape (draws,).
     """
 
     summary: str
@@ -47,6 +52,10 @@ class Task:
     loss: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
     score: Callable[[torch.Tensor, torch.Tensor, int], Scores]
     probabilities: Callable[[torch.Tensor], torch.Tensor]
+    headline: str
+    headline_title: str
+    evidence: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 TASKS: Registry[Task] = Registry("task")
