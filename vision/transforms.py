@@ -16,6 +16,7 @@ from vision.torchvision_ops import declare_missing_operators
 
 Augment: TypeAlias = str  # see vision.augmentation.find_augmentation
 LARGEST_ASPECT = 16  # ours: of a narrower image only the middle is resized, however long it is
+_RESIZED = {"center": "shorter_side", "squash": "both_sides", "border": "longer_side"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Pixels:
 
 
 def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
-    """Convert an image to the model's channels, resize its shorter side and crop the centre, as timm's evaluation does.
+    """Convert an image to the model's channels, resize it and crop the centre, as timm's evaluation does.
 
     Args:
         image: uint8, shape (1 or 3, height, width).
@@ -66,17 +67,47 @@ def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
         grey = ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image
         image = grey.expand(data.channels, -1, -1)
     height, width = image.shape[1:]
-    image = ops.center_crop(image, [min(height, LARGEST_ASPECT * width), min(width, LARGEST_ASPECT * height)])
-    shorter = resized_side(data)
-    if tuple(image.shape[1:]) != (shorter, shorter):
+    if data.crop_mode == "center":
+        image = ops.center_crop(image, [min(height, LARGEST_ASPECT * width), min(width, LARGEST_ASPECT * height)])
+    size = resized_size(image.shape[1], image.shape[2], data)
+    if tuple(image.shape[1:]) != size:
         mode = InterpolationMode(data.interpolation)
-        image = ops.resize(image, [shorter], interpolation=mode, antialias=True)
+        image = ops.resize(image, list(size), interpolation=mode, antialias=True)
+    lacking = [max(0, data.size - side) for side in size[::-1]]
+    if any(lacking):
+        border = [part // 2 for part in lacking] + [(part + 1) // 2 for part in lacking]
+        image = ops.pad(image, border, fill=[float(level) for level in border_colour(data)])
     return ops.center_crop(image, [data.size, data.size]).contiguous()
 
 
 def resized_side(data: DataConfig) -> int:
-    """Return what the shorter side is resized to [px]; rounded down, as timm does (its `transforms_imagenet_eval`)."""
+    """Return what a side is resized to [px]; rounded down, as timm does (its `transforms_imagenet_eval`)."""
     return math.floor(data.size / data.crop_fraction)
+
+
+def resized_size(height: int, width: int, data: DataConfig) -> tuple[int, int]:
+    """Return what an image of ``height`` and ``width`` [px] is resized to before the crop.
+
+    Its shorter side, both sides or its longer side become `resized_side`, by the crop mode; of the other side the part
+    of a pixel is cut off where it is the longer, as torchvision does, or rounded where it is the shorter, as timm does.
+
+    Example:
+        >>> [resized_size(30, 40, DataConfig(8, (0.0,), (1.0,), crop_mode=m)) for m in ("center", "squash", "border")]
+        [(8, 10), (8, 8), (6, 8)]
+    """
+    side, ends = resized_side(data), (height, width)
+    if data.crop_mode == "squash":
+        return side, side
+    if data.crop_mode == "border":
+        ratio = max(height / side, width / side)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    first, second = (int(side * end / min(ends)) for end in ends)
+    return first, second
+
+
+def border_colour(data: DataConfig) -> list[int]:
+    """Return the levels of an added border, one per channel, in [0, 255]: the mean, as timm takes it."""
+    return [round(255 * level) for level in data.mean]
 
 
 def load_pixels(
@@ -173,10 +204,11 @@ def describe_preprocessing(data: DataConfig) -> dict[str, Any]:
         "channels": data.channels,
         "height_px": data.size,
         "width_px": data.size,
-        "resize_shorter_side_px": resized_side(data),
+        f"resize_{_RESIZED[data.crop_mode]}_px": resized_side(data),
         "interpolation": data.interpolation,
         "antialias": True,
         "crop": "centre",
+        **({"border_levels": border_colour(data)} if data.crop_mode == "border" else {}),
         "scale": 1 / 255,
         "mean": list(data.mean),
         "std": list(data.std),

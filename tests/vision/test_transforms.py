@@ -98,8 +98,27 @@ def test_broken_images_are_skipped_and_listed_only_when_asked(colour_folder):
     assert "green/0.png" in pixels.skipped[0]
 
 
+def test_a_wide_image_is_squashed_or_gets_a_border_of_the_mean_colour():
+    image = torch.full((3, 20, 80), 200, dtype=torch.uint8)
+    image[:, :, 40:] = 100
+    squashed, bordered = (
+        fit_image(image, DataConfig(8, (0.2, 0.4, 0.6), (1.0,) * 3, "nearest", crop_mode=mode))
+        for mode in ("squash", "border")
+    )
+    assert squashed[:, :, :4].unique().tolist() == [200]
+    assert squashed[:, :, 4:].unique().tolist() == [100]
+    assert torch.equal(bordered[:, 3:5], squashed[:, 3:5])
+    rest = torch.cat([bordered[:, :3], bordered[:, 5:]], dim=1).flatten(1)
+    assert [colour.unique().tolist() for colour in rest] == [[51], [102], [153]]
+
+
 def test_the_written_preprocessing_says_what_is_done():
     described = describe_preprocessing(DataConfig(224, (0.5,) * 3, (0.25,) * 3, "bicubic", 0.875))
     assert described["resize_shorter_side_px"] == 256
     assert (described["height_px"], described["channels"], described["colour"]) == (224, 3, "RGB")
     assert described["scale"] * 255 == 1
+    modes = {
+        mode: describe_preprocessing(DataConfig(8, (0.5,), (0.2,), crop_mode=mode)) for mode in ("squash", "border")
+    }
+    assert (modes["squash"]["resize_both_sides_px"], modes["border"]["resize_longer_side_px"]) == (8, 8)
+    assert modes["border"]["border_levels"] == [128]

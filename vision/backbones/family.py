@@ -10,6 +10,7 @@ from torch import nn
 from shared_peft.registry import Registry
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -22,7 +23,9 @@ class DataConfig:
         mean: per channel, subtracted after scaling the pixels to [0, 1].
         std: per channel, divided by after subtracting the mean.
         interpolation: how images are resized (antialiased).
-        crop_fraction: share of the shorter side that the centre crop keeps, in (0, 1].
+        crop_fraction: share of the resized side that the centre crop keeps, in (0, 1].
+        crop_mode: what becomes of an image that is no square: "center" loses what is outside the middle square,
+            "squash" changes its proportions, "border" adds a border of the mean colour (timm's words).
     """
 
     size: int
@@ -30,6 +33,7 @@ class DataConfig:
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
     crop_fraction: float = 1.0
+    crop_mode: CropMode = "center"
 
     @property
     def channels(self) -> int:

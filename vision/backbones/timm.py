@@ -44,6 +44,7 @@ def _build(spec: BackboneSpec, pretrained: bool) -> Backbone:
         std=fit_channels(config["std"], channels),
         interpolation=config["interpolation"] if known else "bicubic",
         crop_fraction=1.0 if spec.image_size else float(config["crop_pct"]),
+        crop_mode=config["crop_mode"],
     )
     return Backbone(spec, model, data, _head_of(model, spec))
 
