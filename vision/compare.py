@@ -61,7 +61,7 @@ class CompareConfig:
     """Layers to adapt: all, all-linear, all-conv, a regular expression, or several name endings."""
     classes: tuple[str, ...] = ()
     """Classes to keep; all if not given."""
-    rate_factors: Floats = (0.1, 0.3, 1.0, 3.0)
+    rate_factors: Floats = (0.1, 0.3, 1.0, 3.0, 10.0)
     """Learning rates tried per method, as multiples of its default; one factor skips the trial."""
     tune_shots: int | None = None
     """Choose every rate at this number of shots; each number of shots chooses its own if not given."""

@@ -3,10 +3,11 @@
 Two rows are compared on the same draws and the same images, so what is hard for both cancels. The mean difference over
 S draws has two sources of noise: which images were drawn to train on, whose variance is that of the S differences
 divided by S; and which images were tested on, whose variance is that of the mean difference over a bootstrap of the N
-images, the same images for both rows (Efron and Tibshirani 1993, Sections 6.2 and 8.3). Their sum counts what depends
-on both twice, which errs on the side of "within noise". The 95 % interval is Student's, with the degrees of freedom of
-the sum (Satterthwaite 1946, doi:10.2307/3002019, Eq. 17): S - 1 where the draws rule, N - 1 where the images do. A
-percentile interval of 2 or 5 draws would be far too narrow.
+images, the same images for both rows (Efron and Tibshirani 1993, Sections 6.2 and 8.3), and of one more image told
+apart, 1 / N^2, without which a few images would pass for certainty (Agresti and Min 2005, doi:10.1002/sim.1781: half a
+count to every cell of the pairs). The sum counts what depends on both twice, which errs on the side of "within noise".
+The 95 % interval is Student's, with the degrees of freedom of the sum (Satterthwaite 1946, doi:10.2307/3002019): S - 1
+where the draws rule, N - 1 where the images do. A percentile interval of 2 or 5 draws would be far too narrow.
 """
 
 import itertools
@@ -93,10 +94,8 @@ def half_width(by_draw: np.ndarray, resampled: np.ndarray, images: int) -> float
     from scipy.stats import t  # noqa: PLC0415  (slow to import)
 
     of_draws = float(by_draw.var(ddof=1)) / len(by_draw) if len(by_draw) > 1 else 0.0
-    of_images = float(resampled.var(ddof=1))
+    of_images = float(resampled.var(ddof=1)) + 1 / images**2
     variance = of_draws + of_images
-    if variance == 0.0:
-        return 0.0
     freedom = variance**2 / (of_draws**2 / max(len(by_draw) - 1, 1) + of_images**2 / max(images - 1, 1))
     return float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
 

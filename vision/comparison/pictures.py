@@ -9,6 +9,7 @@ from vision.report.figure import GRID, INK, QUIET, colours_of, hide_spines, labe
 MARKERS = "osD^vPX*<>hp"
 COLUMNS = 2
 LONGEST = 16
+MARGIN = 1.6  # ours: room beside the outermost costs, a factor
 
 
 def learning_curves_picture(rows: Sequence[Row], title: str) -> Any:
@@ -54,20 +55,31 @@ def costs_picture(rows: Sequence[Row], title: str, cost: Callable[[Row], float],
     columns = min(COLUMNS, len(shots))
     lines = -(-len(shots) // columns)
     figure = new_figure(4.1 * columns + 1.6, 3.1 * lines + 0.3)
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
+    grid = figure.subplots(lines, columns, squeeze=False)
     looks = _looks(_methods(rows))
     for axes, count in zip(grid.flat, shots, strict=False):
         for row in (row for row in rows if row.shots == count):
             look = {**looks[row.method], "linestyle": "none"}
             axes.errorbar(cost(row), 100 * row.score, 100 * row.score_sd, elinewidth=1.1, markersize=6, **look)
-        axes.set_xscale("log")
+        _scale_costs(axes, [cost(row) for row in rows if row.shots == count])
         axes.set_xlabel(name, color=QUIET, fontsize=9)
-        axes.xaxis.set_tick_params(labelbottom=True)
         _finish(None, axes, title, f"{count} image{'s' * (count > 1)} per class")
     for axes in grid.flat[len(shots) :]:
         axes.set_axis_off()
     _legend(figure, grid.flat[0])
     return figure
+
+
+def _scale_costs(axes: Any, costs: Sequence[float]) -> None:
+    """Make the axis logarithmic, its ticks plain numbers: tens, and two and five where the costs lie close together."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415  (slow to import)
+
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) / MARGIN, max(costs) * MARGIN)
+    steps = (1.0,) if max(costs) > 100 * min(costs) else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
 
 
 def _looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:

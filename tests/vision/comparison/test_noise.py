@@ -43,8 +43,8 @@ def test_where_only_the_draws_differ_the_interval_is_that_of_a_paired_t_test():
     generator = np.random.default_rng(0)
     first, second = generator.standard_normal((2, 5))
     expected = stats.ttest_rel(first, second).confidence_interval(0.95)
-    mean, half = (first - second).mean(), half_width(first - second, np.zeros(1000), 300)
-    assert (mean - half, mean + half) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    mean, half = (first - second).mean(), half_width(first - second, np.zeros(1000), 10**12)
+    assert (mean - half, mean + half) == pytest.approx((expected.low, expected.high), rel=1e-9)
 
 
 def test_where_only_the_images_differ_the_interval_is_that_of_a_paired_t_test_over_them():
@@ -57,11 +57,18 @@ def test_where_only_the_images_differ_the_interval_is_that_of_a_paired_t_test_ov
     assert (pair.high - pair.low) / 2 == pytest.approx(half, rel=0.07)  # three deviations of 1,000 resamples
 
 
-def test_the_same_answers_differ_by_nothing():
-    right = np.random.default_rng(2).random((3, 50)) > 0.5
-    rows = {name: [accuracy(draw) for draw in right] for name in ("a", "b")}
-    (pair,) = paired_differences(rows, 50, 5, np.random.default_rng(3))
-    assert (pair.mean, pair.low, pair.high, pair.within_noise) == (0.0, 0.0, 0.0, True)
+def test_a_few_images_are_no_certainty_and_the_same_answers_differ_by_nothing():
+    """Four images of 500 that one row alone has right: by the sign test p = 1/8; nine of them: p = 1/256."""
+    right = np.random.default_rng(2).random(500) > 0.5
+    wrong = np.flatnonzero(~right)
+    rows = {"a": [accuracy(right)]}
+    for count in (0, 4, 9):
+        more = right.copy()
+        more[wrong[:count]] = True
+        rows[str(count)] = [accuracy(more)]
+    pairs = {pair.other: pair for pair in paired_differences(rows, 500, 5, np.random.default_rng(3)) if pair.row == "a"}
+    assert pairs["0"].mean == 0.0
+    assert [pairs[count].within_noise for count in ("0", "4", "9")] == [True, True, False]
 
 
 def test_a_weight_is_how_often_an_image_counts():
