@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from shared_peft.atomic import replacing
 from shared_peft.errors import CheckpointError
 
 _CONTAINER_KEYS = ("state_dict", "model_state_dict", "model")
-_READ_ERRORS = (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, struct.error)
+READ_ERRORS = (  # what a broken or hostile file makes of its reader
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, Warning, SafetensorError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
+)
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -35,15 +39,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        struct.error,
-    ) as error:
+    except READ_ERRORS as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         must = "must be safetensors, or a torch file that loads with weights_only=True"
         raise CheckpointError(path, must, reason, "Save the state dict again, best as .safetensors") from error

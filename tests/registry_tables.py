@@ -16,6 +16,7 @@ def registry_tables() -> str:
     import imu_saga.encoders
     import imu_saga.masking
     import imu_saga.protocols  # noqa: F401  (all register their members)
+    import vision.augmentations  # noqa: F401
     from deploy.target import EXPORT_TARGETS
     from imu_saga.augmentation import AUGMENTATIONS
     from imu_saga.baselines import BASELINES
@@ -27,7 +28,10 @@ def registry_tables() -> str:
     from imu_saga.streaming.smoothing import SMOOTHINGS
     from imu_saga.tasks import TASKS
     from shared_peft import LAYER_KINDS, METHODS
+    from vision.augmentation import AUGMENTATIONS as IMAGE_AUGMENTATIONS
     from vision.backbones import BACKBONES
+    from vision.datasets import DATASETS as IMAGE_DATASETS
+    from vision.report.explanations import EXPLANATIONS
 
     tables = [
         _table(
@@ -37,9 +41,14 @@ def registry_tables() -> str:
         ),
         _table("Layers adapters go to", ("name", "what it covers"), [(n, _first(k)) for n, k in LAYER_KINDS.items()]),
         _table("Backbone families", ("name", "what it builds"), [(n, f.summary) for n, f in BACKBONES.items()]),
+        _table("Image data sets", ("name", "what it reads"), [(n, d.summary) for n, d in IMAGE_DATASETS.items()]),
+        _table(
+            "Image augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in IMAGE_AUGMENTATIONS.items()]
+        ),
+        _table("Explanations", ("name", "what it shows"), [(n, _first(e)) for n, e in EXPLANATIONS.items()]),
         _table("IMU encoders", ("name", "what it is"), [(n, _first(e)) for n, e in ENCODERS.items()]),
         _table("Masking levels", ("name", "what it hides"), [(n, _first(m)) for n, m in MASKING_LEVELS.items()]),
-        _table("Augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
+        _table("IMU augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
         _table("IMU tasks", ("name", "what is told apart"), [(n, t.summary) for n, t in TASKS.items()]),
         _table("Split protocols", ("name", "its folds"), [(n, _first(p)) for n, p in PROTOCOLS.items()]),
         _table(

@@ -24,8 +24,9 @@ from vision.comparison.tuning import Tuning
 from vision.datasets import draw_shots, open_images
 from vision.finetune import comparable, parse_fields, target_pattern
 from vision.fit import FitSettings
+from vision.options import Augment, Data
 from vision.report.figure import new_figure
-from vision.transforms import Augment, load_pixels
+from vision.transforms import load_pixels
 
 _MAY_GROW = ("methods", "shots", "seeds", "against")
 _RESAMPLING_SEED = 0
@@ -37,8 +38,7 @@ class CompareConfig:
 
     backbone: str
     """Model name: resnet20, vit_cifar10, timm/convnext_atto, torchvision/resnet18, ..."""
-    data: str
-    """Folder of class folders (train/ and test/, or one to split), or "digits"."""
+    data: Data
     out: Path
     """Folder to write."""
     checkpoint: Path | None = None
@@ -76,7 +76,6 @@ class CompareConfig:
     batch_size: int = 32
     """Images per step."""
     augment: Augment = "light"
-    """Name of an augmentation: none, shift moves images by up to an eighth, light also mirrors them, ..."""
     resume: bool = False
     """Go on with the comparison in the folder; methods, shots, seeds and rivals may be added."""
 

@@ -17,6 +17,7 @@ from vision.backbones import Backbone, build_backbone, correlate
 from vision.datasets import ImageData, draw_shots, open_images
 from vision.evaluate import evaluate
 from vision.fit import FitSettings, Fitted, Precision, fit, hold_out, start
+from vision.options import Augment, Data
 from vision.tasks import task_of
 from vision.trained import save_examples, save_model
 from vision.transforms import Pixels, load_pixels, normalise
@@ -30,8 +31,7 @@ class FinetuneConfig:
 
     backbone: str
     """Model name: resnet20, vit_cifar10, timm/convnext_atto, torchvision/resnet18, ..."""
-    data: str
-    """Folder of class folders (train/ and test/, or one to split), or "digits"."""
+    data: Data
     out: Path
     """Run folder to write."""
     checkpoint: Path | None = None
@@ -82,8 +82,7 @@ class FinetuneConfig:
     """Part of every class's shots set aside to validate on, with --patience."""
     gradient_checkpointing: bool = False
     """Run blocks twice to hold less memory."""
-    augment: str = "light"
-    """Name of an augmentation: none, shift moves images by up to an eighth, light also mirrors them, ..."""
+    augment: Augment = "light"
     seed: int = 0
     """Draws the shots, the order, the augmentation and the adapter's first weights."""
     skip_broken: bool = False
@@ -145,6 +144,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> FinetuneResul
     if config.checkpoint is None and not config.pretrained:
         fix = "Give --checkpoint FILE, or --pretrained where there is a network"
         raise ConfigError("--checkpoint", "fine-tuning must start from trained weights", "none", fix)
+    settings = fit_settings(config)
     images = open_images(config.data, config.classes)
     backbone = build_backbone(
         config.backbone,
@@ -154,7 +154,6 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> FinetuneResul
         pretrained=config.pretrained,
         new_head=True,
     )
-    settings = fit_settings(config)
     progress = progress and is_main()
     prepared = prepare(images, backbone, config.shots, config.seed, skip_broken=config.skip_broken, progress=progress)
     if settings.patience:

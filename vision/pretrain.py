@@ -10,6 +10,7 @@ from vision.datasets import open_images
 from vision.finetune import FinetuneResult, comparable, prepare
 from vision.fit import FitSettings, Precision
 from vision.objectives import OBJECTIVES, Pretraining
+from vision.options import Augment, Data
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class PretrainConfig:
 
     backbone: str
     """Model name: small_vit, small_conv, vit_cifar10, resnet20, ..."""
-    data: str
-    """Folder of class folders (train/ and test/, or one to split), or "digits"."""
+    data: Data
     out: Path
     """Run folder to write; give it to finetune as --checkpoint."""
     objective: str = "supervised"
@@ -44,8 +44,7 @@ class PretrainConfig:
     """Batches per optimiser step."""
     ema_decay: float = 0.0
     """Decay of the average of the weights, which is then kept: 0.999; 0 keeps the last weights."""
-    augment: str = "shift"
-    """Name of an augmentation: none, shift moves images by up to an eighth, light also mirrors them, ..."""
+    augment: Augment = "shift"
     seed: int = 0
     """Draws the first weights, the order and the augmentation."""
     skip_broken: bool = False

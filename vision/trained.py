@@ -21,6 +21,8 @@ from vision.backbones.build import build_from_spec
 from vision.backbones.family import Backbone, BackboneSpec, DataConfig
 from vision.transforms import describe_preprocessing
 
+SEGMENT = "vision.segment"  # kind of the runs whose model answers for every pixel
+
 
 @dataclass(frozen=True)
 class RunDescription:
@@ -84,7 +86,21 @@ def save_examples(folder: RunFolder, images: torch.Tensor) -> None:
 
 
 def read_description(path: Path) -> RunDescription:
-    """Return what a run folder says about its model.
+    """Return what a run folder says about its classifier.
+
+    Raises:
+        RunError: no vision run there, one that has not finished, or one of a model that is no classifier.
+        ConfigError: a damaged model.json.
+    """
+    kind = RunFolder(path).describe("vision")["kind"]
+    if kind == SEGMENT:
+        fix = "Use python -m vision segment predict, or segment evaluate"
+        raise RunError(path, "must be a run of a classifier", kind, fix)
+    return stored_description(path)
+
+
+def stored_description(path: Path) -> RunDescription:
+    """Return what a run folder says about its model, whatever the model's kind.
 
     Raises:
         RunError: no vision run there, or one that has not finished.
@@ -140,5 +156,10 @@ def load_run(path: Path) -> TrainedModel:
         preprocessing=description.preprocessing,
         examples=examples["image"],
         scores=folder.read("results.json"),
-        details={"backbone": description.spec.name, "method": description.method, "seed": description.seed},
+        details={
+            "backbone": description.spec.name,
+            "method": description.method,
+            "seed": description.seed,
+            "task": description.task,
+        },
     )

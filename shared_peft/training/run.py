@@ -27,6 +27,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def _is_leftover(file: Path) -> bool:
+    """Tell whether a file is what a kill left of one that was being written, see `shared_peft.atomic.replacing`."""
+    return file.name.startswith(".") and file.suffix == ".part"
+
+
 class RunFolder:
     """A folder that one run writes into.
 
@@ -76,7 +81,7 @@ class RunFolder:
                     path, "a resumed run must keep its configuration", f"changes in {', '.join(changed)}", fix
                 )
             return folder
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _is_leftover(file) for file in path.iterdir())):
             raise RunError(path, "must be a new or empty folder", "other files", "Choose another --out")
         write_json(path / "config.json", json.loads(json.dumps(described)))
         return folder

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from shared_peft import LoraTsdConfig, get_peft_model
+from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, DataError, RunError, TrainingError
 from shared_peft.training import Batch, RunFolder, TrainConfig, epoch_order, score_classification, train
 from shared_peft.training.loop import learning_rate_factor
@@ -188,6 +189,13 @@ def test_a_folder_with_a_run_is_not_overwritten_and_resumes_only_the_same_config
         folder_at(tmp_path / "other")
     with pytest.raises(RunError, match=r"must be a run folder with config\.json"):
         RunFolder(tmp_path).describe()
+
+
+def test_what_a_kill_left_of_the_first_file_does_not_take_the_folder(tmp_path: Path) -> None:
+    writing = replacing(tmp_path / "config.json")
+    leftover = writing.__enter__()  # killed here: nobody leaves the block
+    assert list(tmp_path.iterdir()) == [leftover]
+    assert folder_at(tmp_path).describe()["kind"] == "test.train"
 
 
 def test_two_runs_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:

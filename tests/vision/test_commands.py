@@ -2,15 +2,21 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
 from shared_peft import METHODS
 from shared_peft.command import run_commands
 from shared_peft.directions_report import directions_methods
+from shared_peft.errors import RunError
+from vision.augmentation import AUGMENTATIONS
 from vision.commands import COMMANDS
+from vision.datasets import DATASETS
+from vision.trained import SEGMENT, load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered", "ignore:.* runs beside dense layers only")
+START = ("--backbone", "small_conv", "--data", "digits", "--checkpoint", "none.pt")
 QUICK = ("--backbone", "small_conv", "--data", "digits", "--classes", "7", "8", "--shots", 4, "--epochs", 4)
 
 
@@ -100,7 +106,9 @@ def test_a_broken_image_is_named_or_skipped(small_conv_run, colour_folder, tmp_p
         (("evaluate", "nowhere", "--data", "digits"), "RunError: nowhere: must be a run folder"),
         (("predict", "nowhere", "nowhere"), "RunError: nowhere"),
         (("pretrain", "--backbone", "small_cnv", "--data", "digits", "--out", "o"), "Did you mean small_conv"),
-        (("train",), "command must be one of finetune, evaluate, predict, compare, pretrain, tsd, got 'train'"),
+        (("train",), f"command must be one of {', '.join(command.name for command in COMMANDS)}, got 'train'"),
+        (("compare", *START, "--methods", "lora,lorra", "--out", "o"), "--method: method must be one of full, probe"),
+        (("finetune", *START, "--augment", "ligth", "--out", "o"), "augmentation: name must be one of cutmix, light"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(words, message, capsys, tmp_path, monkeypatch):
@@ -110,6 +118,27 @@ def test_errors_are_one_line_without_a_traceback(words, message, capsys, tmp_pat
     assert message in shown
     assert "Traceback" not in shown
     assert not (tmp_path / "o").exists()
+
+
+def test_help_names_every_data_set_and_augmentation(capsys):
+    for command in ("finetune", "pretrain", "compare"):
+        with pytest.raises(SystemExit, match="0"):
+            call(command, "--help")
+        shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert all(name in shown for name in (*DATASETS.names(), *AUGMENTATIONS.names()))
+
+
+def test_a_segmentation_run_is_refused_by_what_reads_classifiers(small_conv_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(small_conv_run, run)
+    described = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**described, "kind": SEGMENT}))
+    for words in (("evaluate", run, "--data", "digits"), ("predict", run, run), ("explain", run, "--data", "digits")):
+        assert call(*words) == 2
+        shown = capsys.readouterr().err
+        assert "must be a run of a classifier, got vision.segment. Use python -m vision segment predict" in shown
+    with pytest.raises(RunError, match="segment predict"):
+        load_run(run)
 
 
 def test_a_run_of_other_classes_is_refused(small_conv_run, colour_folder, capsys):

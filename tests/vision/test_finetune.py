@@ -54,7 +54,7 @@ def test_a_run_reads_back_to_the_model_that_was_scored(small_conv_run, tmp_path,
     assert skipped == ()
     assert (trained.input_name, trained.input_shape) == ("image", (1, 8, 8))
     assert trained.model(trained.examples).shape == (8, 3)
-    assert trained.details == {"backbone": "small_conv/small_conv", "method": method, "seed": 0}
+    assert trained.details == {"backbone": "small_conv/small_conv", "method": method, "seed": 0, "task": "single-label"}
 
 
 @pytest.mark.parametrize("method", method_names())

@@ -2,7 +2,6 @@
 
 import contextlib
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,10 @@ import torch
 from torch import nn
 
 from shared_peft.errors import CheckpointError
-from shared_peft.weights import load_checked, read_tensors, strip_prefixes
+from shared_peft.weights import READ_ERRORS, load_checked, read_tensors, strip_prefixes
 from vision.backbones.family import Family
 
 _FIX = "Save the state dict again, best as .safetensors"
-_BROKEN = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError),
-    *(UnicodeError, ValueError, Warning, zipfile.BadZipFile),
-)
 
 
 def load_checkpoint(model: nn.Module, family: Family, head: tuple[str, ...], path: Path) -> tuple[str, ...]:
@@ -50,7 +45,7 @@ def _named(file: Path) -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except _BROKEN as error:
+        except READ_ERRORS as error:
             got = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise CheckpointError(file, "must be a whole weight file of tensors", got, _FIX) from error
 

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -11,6 +12,7 @@ from shared_peft.atomic import write_json
 from shared_peft.command import Command
 from vision.commands.scores import scores_text
 from vision.evaluate import evaluate_run
+from vision.options import data_help
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,7 @@ class EvaluateConfig:
 
     run: tyro.conf.Positional[Path]
     """A finished run folder."""
-    data: str
-    """Folder of class folders, or "digits"; the test side is scored."""
+    data: Annotated[str, tyro.conf.arg(help=data_help(" The test side is scored."))]
     out: Path | None = None
     """JSON file to write the scores to."""
     skip_broken: bool = False

@@ -3,10 +3,12 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from shared_peft.command import Command
+from vision.options import data_help
 from vision.report.explain import ReportSettings, explain_run
 from vision.report.features import Projection
 
@@ -17,8 +19,7 @@ class ExplainConfig:
 
     run: tyro.conf.Positional[Path]
     """A finished run folder."""
-    data: str
-    """Folder of class folders, or "digits"; the test side is explained."""
+    data: Annotated[str, tyro.conf.arg(help=data_help(" The test side is explained."))]
     out: Path | None = None
     """Folder to write report.html and its pictures to; RUN/report if not given."""
     explanation: str = "auto"

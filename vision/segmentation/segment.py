@@ -20,10 +20,9 @@ from vision.segmentation.masked import MaskedPixels, SegmentationData, load_mask
 from vision.segmentation.model import build_segmenter
 from vision.segmentation.overlay import write_overview
 from vision.segmentation.scores import SegmentationScores, score_masks
-from vision.trained import save_examples, save_model
+from vision.trained import SEGMENT, save_examples, save_model
 from vision.transforms import normalise
 
-KIND = "vision.segment"
 EXAMPLES = 8
 
 
@@ -117,7 +116,7 @@ def segment(config: SegmentConfig, *, progress: bool = False) -> SegmentResult:
     settings = segment_settings(config)
     train, test = read_sides(data, config, progress=progress)
     trainee = start(backbone, settings, len(train.names))
-    folder = RunFolder.create(config.out, KIND, comparable(config), resume=config.resume)
+    folder = RunFolder.create(config.out, SEGMENT, comparable(config), resume=config.resume)
     with folder.locked():
         label = config.method if progress else None
         fitted = fit_masks(trainee, train, backbone.data, settings, folder=folder, resume=config.resume, progress=label)

@@ -11,8 +11,7 @@ from shared_peft.training import RunFolder, TrainedModel
 from shared_peft.weights import load_checked, read_tensors
 from vision.backbones.family import Backbone
 from vision.segmentation.model import build_segmenter
-from vision.segmentation.segment import KIND
-from vision.trained import RunDescription, read_description
+from vision.trained import SEGMENT, RunDescription, stored_description
 
 
 def read_segmenter(path: Path) -> tuple[RunDescription, Backbone]:
@@ -28,8 +27,8 @@ def read_segmenter(path: Path) -> tuple[RunDescription, Backbone]:
         RunError: no segment run there, or one that has not finished.
         CheckpointError: weights that do not fit the architecture.
     """
-    RunFolder(path).describe(KIND)
-    description, weights = read_description(path), path / "model.safetensors"
+    RunFolder(path).describe(SEGMENT)
+    description, weights = stored_description(path), path / "model.safetensors"
     if not weights.is_file():
         raise RunError(weights, "must have been written by the run", "no such file", "Let the run finish first")
     backbone = build_segmenter(description.spec)

@@ -10,7 +10,6 @@ from vision.segmentation.fit import start
 from vision.segmentation.incremental.fit import fit_new_classes
 from vision.segmentation.incremental.widen import widen
 from vision.segmentation.segment import (
-    KIND,
     SegmentConfig,
     SegmentResult,
     comparable,
@@ -19,6 +18,7 @@ from vision.segmentation.segment import (
     segment_settings,
 )
 from vision.segmentation.trained import plain_segmenter
+from vision.trained import SEGMENT
 
 
 def segment_incrementally(config: SegmentConfig, before: Path, *, progress: bool = False) -> SegmentResult:
@@ -51,7 +51,7 @@ def segment_incrementally(config: SegmentConfig, before: Path, *, progress: bool
     train, test = read_sides(data, config, progress=progress)
     presence = train.presence(config.classes)
     trainee = start(wide, settings, len(train.names))
-    folder = RunFolder.create(config.out, KIND, comparable(config), resume=config.resume)
+    folder = RunFolder.create(config.out, SEGMENT, comparable(config), resume=config.resume)
     with folder.locked():
         label = config.method if progress else None
         fitted = fit_new_classes(
