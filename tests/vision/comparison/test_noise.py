@@ -68,6 +68,7 @@ def test_a_few_images_are_no_certainty_and_the_same_answers_differ_by_nothing():
         rows[str(count)] = [accuracy(more)]
     pairs = {pair.other: pair for pair in paired_differences(rows, 500, 5, np.random.default_rng(3)) if pair.row == "a"}
     assert pairs["0"].mean == 0.0
+    assert pairs["0"].high == pytest.approx(stats.t.ppf(0.975, 499) / 500)  # as if one image were told apart
     assert [pairs[count].within_noise for count in ("0", "4", "9")] == [True, True, False]
 
 

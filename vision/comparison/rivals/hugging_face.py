@@ -44,8 +44,6 @@ def _begin(backbone: Backbone, settings: FitSettings, images: int) -> Trainee:
             fix = "Leave the layer out by --target-modules, or drop --against peft"
             raise TargetError(name, "must be a layer that stock peft adapts rightly", reason, fix)
     stock = peft.LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         use_rslora=config.use_rslora,
         target_modules=exact_targets(model, adapted),
