@@ -1,5 +1,6 @@
 """The comparison: equal budgets, rates chosen inside the shots, every training kept, one truth in all files."""
 
+import contextlib
 import csv
 import json
 import re
@@ -147,6 +148,31 @@ def test_a_resumed_comparison_keeps_what_was_done_and_runs_the_rest(small_conv_r
     assert kept(out)["seed/flora/4/1"]["score"] == removed["score"]
     assert [row.macro_f1 for row in again.rows] == [row.macro_f1 for row in done.rows]
     assert again.differences == done.differences
+
+
+def test_a_comparison_interrupted_between_trainings_and_answers_ends_like_the_uninterrupted_one(
+    small_conv_run, tmp_path, monkeypatch
+):
+    asked = {"methods": ("probe", "ia3"), "shots": (2,)}
+    whole = compare(config(small_conv_run, tmp_path / "whole", **asked))
+    import vision.comparison.cells as module
+
+    out, writes, original = tmp_path / "run", [], module.write_tensors
+    for stop in (1, 3, 0):  # which writing of answers is cut short, of those still to come
+
+        def write(path, tensors, stop=stop):
+            writes.append(path)
+            if len(writes) == stop:
+                raise KeyboardInterrupt
+            original(path, tensors)
+
+        writes.clear()
+        monkeypatch.setattr(module, "write_tensors", write)
+        with contextlib.suppress(KeyboardInterrupt):
+            done = compare(config(small_conv_run, out, resume=(out / "config.json").exists(), **asked))
+    assert len(writes) == 2
+    assert [row.score for row in done.rows] == [row.score for row in whole.rows]
+    assert done.differences == whole.differences
 
 
 def test_a_comparison_may_grow_by_methods_and_shots_but_keeps_its_recipe(small_conv_run, tmp_path):

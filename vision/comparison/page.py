@@ -31,7 +31,7 @@ PAGE, TABLE = "results.html", "table.txt"
 PROTOCOL = (
     "Every row starts from the same weights and is trained and tested on the same images. Adapters have at most the "
     "same number of parameters; the classifier, which all rows train, is not counted. Learning rates are chosen by "
-    "cross-validation inside the training images of a draw of its own, so no test image and no further label is used."
+    "cross-validation inside a separate draw of training images; no test image is looked at for it."
 )
 NOISE = (
     "The 95 % interval of a paired difference holds 0: another draw of the training images, or other test images, "
