@@ -1,7 +1,7 @@
 """Few-label fine-tuning of an encoder: in full, head only, in closed form, from scratch, or with any adapter."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ from shared_peft.run_config import config_for_run
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
 
 DISCRIMINANT = "discriminant"
-PLAIN_METHODS = ("full", "head", DISCRIMINANT, "scratch")
+AUTO = "auto"
+PLAIN_METHODS = (AUTO, "full", "head", DISCRIMINANT, "scratch")
+FEW = 50  # ours, measured (docs/RESULTS.md): up to so many windows a class the closed form is as good as training on
+PASSES = 8  # ours: over the windows, where "auto" trains on
 HEAD = "head"
 
 
 def method_names() -> tuple[str, ...]:
-    """Return what ``method`` may be: full, head, discriminant, scratch and every registered adapter method."""
+    """Return what ``method`` may be: auto, full, head, discriminant, scratch and every registered adapter method."""
     return (*PLAIN_METHODS, *METHODS.names())
 
 
@@ -40,7 +43,8 @@ class FinetuneConfig:
 
     Args:
         method: "full", "head", "discriminant" (the head in closed form, the encoder as it is: seconds, and hard to beat
-            with 10 windows a class), "scratch" (full, nothing pre-trained) or an adapter method such as "lora_tsd".
+            with 10 windows a class), "scratch" (full, nothing pre-trained), "auto" (see `settled`) or an adapter method
+            such as "lora_tsd".
         encoder: name in ENCODERS; of a checkpoint that is a run folder the run's own is used.
         r: rank of an adapter that has one; None takes the method's own, lowered for weights that cannot have it.
         lora_alpha: scale of an adapter that has one is lora_alpha / r.
@@ -52,7 +56,7 @@ class FinetuneConfig:
         augment: options of each augmentation by name, in the order applied; empty for none.
         statistics: whether the head sees the window's statistics beside the tokens (imu_saga.heads).
         closed_form: whether the head starts as the linear discriminant of the windows with one candidate label, where
-            these show every class; else at random.
+            these show every class, on a pre-trained encoder; else at random.
         mixup: alpha of the blend of two windows, after the augmentations; 0 for none.
         partial: how windows with several candidate labels are learnt from, a name in PARTIAL_LABEL_METHODS.
         seed: seed of head, adapter, order and augmentation.
@@ -90,6 +94,22 @@ class FinetuneConfig:
     def peak_rate(self) -> float:
         """The learning rate given, or the method's own."""
         return self.learning_rate or {"full": 1e-4, "scratch": 1e-3, "head": 5e-3}.get(self.method, 2e-3)
+
+
+def settled(config: FinetuneConfig, sets: np.ndarray) -> FinetuneConfig:
+    """Return the configuration with "auto" decided by the labels: closed form for few, full fine-tuning for many.
+
+    Args:
+        config: see FinetuneConfig.
+        sets: candidate classes of the windows to learn from, bool, shape (windows, classes).
+    """
+    if config.method != AUTO:
+        return config
+    per_class = len(sets) / max(int(sets.any(axis=0).sum()), 1)
+    if per_class <= FEW and (sets.sum(axis=1) == 1).all():
+        return replace(config, method=DISCRIMINANT, closed_form=True)
+    steps = max(config.steps, -(-PASSES * len(sets) // config.batch_size))
+    return replace(config, method="full", steps=steps, learning_rate=config.learning_rate or 5e-4)
 
 
 def build_classifier(
@@ -170,11 +190,12 @@ def finetune(
     if sets.any(axis=0).sum() < 2:
         must = "labelled windows must cover at least 2 classes"
         raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
+    config = settled(config, sets)
     spec = InputSpec.of(windows)
     name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
     classifier.calibrate(torch.from_numpy(windows.x))
     certain = sets.sum(axis=1) == 1
-    if config.closed_form and (sets[certain].any(axis=0) == sets.any(axis=0)).all():
+    if config.closed_form and config.method != "scratch" and (sets[certain].any(axis=0) == sets.any(axis=0)).all():
         known = torch.from_numpy(certain)
         classifier.start_head(torch.from_numpy(windows.x)[known], torch.from_numpy(sets.argmax(axis=1))[known])
     model = attach_method(classifier, config)

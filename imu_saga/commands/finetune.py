@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from imu_saga.augmentation import parse_augmentations
-from imu_saga.candidates import candidate_sets, label_sets, read_candidates
+from imu_saga.candidates import candidate_sets, label_sets, read_candidates, with_candidates
 from imu_saga.commands.scores import scores_text
 from imu_saga.evaluation.audit import audit_run
 from imu_saga.evaluation.footprint import write_footprint
 from imu_saga.evaluation.scores import side_scores, spread_text
-from imu_saga.finetune import FinetuneConfig, finetune
+from imu_saga.finetune import FinetuneConfig, finetune, settled
 from imu_saga.recording import UNLABELLED
 from imu_saga.source import DataOptions, SplitWindows, described_split, load_split
 from imu_saga.splits import few_shot, labelled_rows
@@ -35,8 +35,9 @@ class FinetuneOptions:
     """Pre-training run, or a published LIMU-BERT file with --encoder limu; none for --method scratch."""
     encoder: str = "saga"
     """Encoder: saga, resnet1d or limu; of a pre-training run its own is used."""
-    method: str = "full"
-    """full, head, scratch, or an adapter method: lora, lora_tsd, flora, ..."""
+    method: str = "auto"
+    """discriminant (head in closed form), full, head, scratch, an adapter method (lora, lora_tsd, flora, ...), or auto:
+    discriminant up to 50 windows a class, full above."""
     shots: int = 10
     """Labelled windows per class; 0 uses all."""
     r: int | None = None
@@ -156,6 +157,7 @@ def run(options: FinetuneOptions) -> None:
     with folder.locked():
         sides = drawn_sides(options)
         loaded, labelled, test, impostors = sides.loaded, sides.labelled, sides.test, sides.impostors
+        config = settled(config, with_candidates(labelled, sides.sets)[1])
         sys.stdout.write(f"{loaded}\n{sets_text(labelled, sides.sets)}\n")
         name, model = finetune(
             labelled,

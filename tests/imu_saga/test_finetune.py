@@ -44,7 +44,7 @@ def sides(windows: WindowSet) -> tuple[WindowSet, WindowSet]:
 
 
 def test_every_registered_method_can_be_asked_for():
-    assert method_names() == ("full", "head", "discriminant", "scratch", *METHODS.names())
+    assert method_names() == ("auto", "full", "head", "discriminant", "scratch", *METHODS.names())
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -158,7 +158,7 @@ def test_baselines_answer_as_their_definition(windows):
 
 def test_what_cannot_be_fine_tuned_is_refused(windows, checkpoint, tmp_path):
     with pytest.raises(
-        UnknownNameError, match="method must be one of full, head, discriminant, scratch, .*flora.*got 'lorra'"
+        UnknownNameError, match="method must be one of auto, full, head, discriminant, scratch, .*flora.*got 'lorra'"
     ):
         FinetuneConfig(method="lorra")
     with pytest.raises(ConfigError, match="label_smoothing"):

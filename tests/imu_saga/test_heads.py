@@ -8,7 +8,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from imu_saga.encoder import InputSpec, build_encoder
-from imu_saga.finetune import FinetuneConfig, finetune
+from imu_saga.finetune import FinetuneConfig, finetune, settled
 from imu_saga.heads import START_SPREAD, Classifier, discriminant
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
 from imu_saga.signal.features import WindowFeatures, feature_names, window_features
@@ -107,3 +107,17 @@ def test_the_discriminant_method_trains_nothing_and_knows_the_planted_activities
     assert (model(torch.from_numpy(windows.x)).argmax(1).numpy() == windows.labels).mean() > 0.9
     with pytest.raises(ConfigError, match="must be on with method discriminant, got off"):
         FinetuneConfig(method="discriminant", closed_form=False)
+
+
+def test_auto_is_the_closed_form_for_few_labels_and_full_fine_tuning_for_many():
+    def sets(per_class):
+        return np.eye(3, dtype=bool)[np.repeat(np.arange(3), per_class)]
+
+    auto = FinetuneConfig(method="auto", steps=10, batch_size=16)
+    assert settled(auto, sets(50)).method == "discriminant"
+    many = settled(auto, sets(51))
+    assert (many.method, many.steps, many.peak_rate) == ("full", 77, 5e-4)  # eight passes over 153 windows
+    doubtful = sets(5) | np.eye(3, dtype=bool)[[0]]
+    assert settled(auto, doubtful).method == "full"
+    named = FinetuneConfig(method="lora")
+    assert settled(named, sets(5)) is named

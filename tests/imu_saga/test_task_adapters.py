@@ -44,7 +44,9 @@ def root(tmp_path_factory):
     made = [(method, method, "activity") for method in (*ADAPTED, "full")]
     for name, method, task in [*made, ("user", "lora", "user"), ("placement", "head", "placement")]:
         labelled = TASKS.get(task).relabel(WINDOWS)
-        config = FinetuneConfig(method=method, steps=6, batch_size=12, r=2, learning_rate=2e-2, statistics=task == "user")
+        config = FinetuneConfig(
+            method=method, steps=6, batch_size=12, r=2, learning_rate=2e-2, statistics=task == "user"
+        )
         run = RunFolder.create(path / name, FINETUNE_KIND, {"method": method})
         encoder, model = finetune(labelled, config, checkpoint=path / "pre")
         save_run(run, encoder, model, labelled, {"details": {"task": task}})

@@ -304,7 +304,8 @@ def test_networks_start_from_encoders_of_their_folds_training_side_or_from_one_c
 
 def test_what_cannot_be_run_is_refused(folds, tmp_path):
     with pytest.raises(
-        UnknownNameError, match="name must be one of cnn, .*majority, .*full, head, discriminant, scratch, .*'forrest'"
+        UnknownNameError,
+        match="name must be one of cnn, .*majority, .*auto, full, head, discriminant, scratch, .*'forrest'",
     ):
         contender("forrest", FinetuneConfig(), lambda sides: None)
     assert {"minirocket", "scratch", "lora_tsd"} < set(contender_names())
