@@ -128,7 +128,8 @@ def test_every_file_of_the_results_tells_the_same(compared):
         }
     page = (out / "results.html").read_text()
     for row in done.rows:
-        assert f'<data value="{row.score!r}">{100 * row.score:.1f} %</data>' in page
+        for value in (row.score, row.score_sd, row.macro_f1):
+            assert f'<data value="{value!r}">{100 * value:.1f} %</data>' in page
     assert page.count("data:image/png;base64,") == 3
     assert re.findall(r"(?:src|href)=\"(?!data:|#)", page) == []
     assert all((out / f"{name}.png").stat().st_size > 10_000 for name in ("learning_curves", "parameters", "time"))
