@@ -72,7 +72,7 @@ class FinetuneConfig:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augment: dict[str, dict[str, Any]] = field(default_factory=lambda: {"rotation": {}, "scale": {}, "jitter": {}})
-    statistics: bool = False
+    statistics: bool = True
     closed_form: bool = True
     mixup: float = 0.0
     partial: str = "proden"

@@ -33,6 +33,8 @@ class CompareOptions:
     """Pre-training steps."""
     finetune_steps: int = 300
     """Fine-tuning steps."""
+    statistics: bool = True
+    """Let heads see the window's statistics beside the tokens."""
     trials: int = 16
     """Trials of the weight search."""
     starts: tuple[str, ...] = ("span", "rebuild", "equal", "searched")
@@ -55,7 +57,7 @@ def run(options: CompareOptions) -> None:
         shots=options.shots,
         seeds=options.seeds,
         pretraining=PretrainConfig(encoder=options.encoder, steps=options.steps),
-        finetuning=FinetuneConfig(steps=options.finetune_steps),
+        finetuning=FinetuneConfig(steps=options.finetune_steps, statistics=options.statistics),
         search=SearchConfig(trials=options.trials),
         starts=options.starts,
         methods=options.methods,

@@ -58,7 +58,7 @@ class FinetuneOptions:
     augment: tuple[str, ...] = ("rotation", "scale", "jitter")
     """Augmentations as NAME or NAME.OPTION=VALUE, for example rotation.largest_deg=30 time_warp; none after the flag
     turns them off."""
-    statistics: bool = False
+    statistics: bool = True
     """Let the head see the window's statistics beside the tokens."""
     closed_form: bool = True
     """Start the head as the linear discriminant of the labelled windows, instead of at random."""
