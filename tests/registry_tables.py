@@ -23,6 +23,7 @@ def registry_tables() -> str:
     from imu_saga.datasets import DATASETS
     from imu_saga.encoder import ENCODERS
     from imu_saga.masking_level import MASKING_LEVELS
+    from imu_saga.objectives import OBJECTIVES
     from imu_saga.partial_labels import PARTIAL_LABEL_METHODS
     from imu_saga.split_protocol import PROTOCOLS
     from imu_saga.streaming.smoothing import SMOOTHINGS
@@ -48,6 +49,7 @@ def registry_tables() -> str:
         _table("Explanations", ("name", "what it shows"), [(n, _first(e)) for n, e in EXPLANATIONS.items()]),
         _table("IMU encoders", ("name", "what it is"), [(n, _first(e)) for n, e in ENCODERS.items()]),
         _table("Masking levels", ("name", "what it hides"), [(n, _first(m)) for n, m in MASKING_LEVELS.items()]),
+        _table("Pre-training objectives", ("name", "what is learnt"), [(n, _first(o)) for n, o in OBJECTIVES.items()]),
         _table("IMU augmentations", ("name", "what it does"), [(n, _first(a)) for n, a in AUGMENTATIONS.items()]),
         _table("IMU tasks", ("name", "what is told apart"), [(n, t.summary) for n, t in TASKS.items()]),
         _table("Split protocols", ("name", "its folds"), [(n, _first(p)) for n, p in PROTOCOLS.items()]),
