@@ -82,9 +82,10 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     return Chapter("Activities from ten windows", text, (table, _rebuilt(rebuilder, test, seed), trace, matrices)), runs
 
 
-def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Any]:
+def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Rebuilder]:
     folder = RunFolder.create(path, "imu_saga.pretrain", to_json(config))
     rebuilder, _ = pretrain(train, config, folder, progress=label)
+    assert isinstance(rebuilder, Rebuilder), "the demo draws what is rebuilt"
     return path, rebuilder
 
 
