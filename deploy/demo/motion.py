@@ -16,7 +16,6 @@ from imu_saga.evaluation.scores import score_labels, score_model
 from imu_saga.finetune import FinetuneConfig, finetune
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level
-from imu_saga.objectives.rebuild import Rebuilder
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import SearchConfig, SearchResult, search
 from imu_saga.source import DataOptions, load_windows, split_windows
@@ -82,10 +81,9 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
     return Chapter("Activities from ten windows", text, (table, _rebuilt(rebuilder, test, seed), trace, matrices)), runs
 
 
-def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Rebuilder]:
+def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Any]:
     folder = RunFolder.create(path, "imu_saga.pretrain", to_json(config))
     rebuilder, _ = pretrain(train, config, folder, progress=label)
-    assert isinstance(rebuilder, Rebuilder), "the demo draws what is rebuilt"
     return path, rebuilder
 
 
@@ -119,14 +117,14 @@ def _table(scores: dict[str, Classification], people: int) -> Table:
 
 
 @torch.no_grad()
-def _rebuilt(rebuilder: Rebuilder, test: WindowSet, seed: int) -> Picture:
+def _rebuilt(rebuilder: Any, test: WindowSet, seed: int) -> Picture:
     """Draw one walking window of a held-out person, hidden by every level in turn."""
     levels = MASKING_LEVELS.names()
     row = np.flatnonzero(test.labels == test.classes.index("walk"))[0]
     x, valid = torch.from_numpy(test.x[row : row + 1]), torch.from_numpy(test.valid[row : row + 1])
     generator = torch.Generator().manual_seed(seed)
     masks = draw_every_level(x, valid, levels, generator, rate_hz=test.rate_hz, channels=test.channels)[0]
-    guesses, truth = rebuilder.eval().rebuild(x.expand(len(levels), -1, -1), masks)
+    guesses, truth = rebuilder.rebuild(x.expand(len(levels), -1, -1), masks)
     times_s = np.arange(x.shape[1]) / test.rate_hz
     shown = dict(zip(levels, masks[..., :3].numpy(), strict=True))
     channels = [f"{name} [g]" for name in test.channels[:3]]
