@@ -21,11 +21,11 @@ INTERVAL = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Difference:
-    """A row's macro-F1 minus the best row's at one number of shots.
+    """A row's macro-F1 minus another's at one number of shots.
 
     Args:
         row: the row.
-        best: the row with the highest mean.
+        other: the row it is compared with, for example the one with the highest mean.
         shots: labelled windows per class, 0 for all.
         mean: the difference of the means.
         low: lower end of the 95 % interval.
@@ -33,7 +33,7 @@ class Difference:
     """
 
     row: str
-    best: str
+    other: str
     shots: int
     mean: float
     low: float
@@ -45,19 +45,22 @@ class Difference:
         return self.low <= 0.0 <= self.high
 
     def __str__(self) -> str:
-        said = "within noise" if self.within_noise else "behind"
+        said = "within noise" if self.within_noise else "behind" if self.mean < 0 else "ahead"
         return f"{self.row} {said} ({self.mean:+.3f}, 95 % from {self.low:+.3f} to {self.high:+.3f})"
 
 
-def differences_from_best(records: Sequence[dict[str, Any]], generator: np.random.Generator) -> list[Difference]:
-    """Compare every row with the best one at every number of shots.
+def differences_from(
+    records: Sequence[dict[str, Any]], generator: np.random.Generator, *, reference: str | None = None
+) -> list[Difference]:
+    """Compare every row with one row at every number of shots.
 
     Args:
         records: of `run_benchmark`, every row with the same folds, shots and seeds.
         generator: source of the weights.
+        reference: the row to compare with; None takes the one with the highest mean at each number of shots.
 
     Returns:
-        One difference a row and number of shots, the best rows left out. Intervals are pair by pair: with many rows
+        One difference a row and number of shots, that row itself left out. Intervals are pair by pair: with many rows
         some will leave 0 out by chance.
     """
     found = []
@@ -65,12 +68,12 @@ def differences_from_best(records: Sequence[dict[str, Any]], generator: np.rando
     for shots in dict.fromkeys(record["shots"] for record in records):
         here = [record for record in records if record["shots"] == shots]
         means = {row: np.mean([record["macro_f1"] for record in here if record["row"] == row]) for row in rows}
-        best = max(means, key=lambda row: means[row])
+        other = reference or max(means, key=lambda row: means[row])
         draws = resampled_scores(here, rows, generator)
-        for row in (row for row in rows if row != best):
-            mean, drawn = float(means[row] - means[best]), draws[row] - draws[best]
+        for row in (row for row in rows if row != other):
+            mean, drawn = float(means[row] - means[other]), draws[row] - draws[other]
             low, high = mean + np.quantile(drawn, INTERVAL) - drawn.mean()
-            found.append(Difference(row, best, shots, mean, float(low), float(high)))
+            found.append(Difference(row, other, shots, mean, float(low), float(high)))
     return found
 
 

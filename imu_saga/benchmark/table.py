@@ -52,11 +52,11 @@ def score_table(records: Sequence[Record], measure: str = "macro_f1") -> str:
 
 
 def difference_text(differences: Sequence[Difference]) -> str:
-    """Return one line a number of shots: the best row, and how far the others are behind it."""
+    """Return one line a number of shots: the row compared with, and how far the others are from it."""
     lines = []
     for shots in dict.fromkeys(each.shots for each in differences):
         here = sorted((each for each in differences if each.shots == shots), key=lambda each: -each.mean)
-        lines.append(f"- {shots_text(shots)}: best {here[0].best}; " + "; ".join(map(str, here)))
+        lines.append(f"- {shots_text(shots)}, beside {here[0].other}: " + "; ".join(map(str, here)))
     return "\n".join(lines)
 
 
@@ -79,7 +79,7 @@ def csv_text(records: Sequence[Record]) -> str:
 
 
 def summary(records: Sequence[Record], differences: Sequence[Difference]) -> dict[str, Any]:
-    """Return means and deviations by row and shots, and the differences from the best row, as plain JSON values."""
+    """Return means and deviations by row and shots, and the differences between rows, as plain JSON values."""
     cells = []
     for row in rows_of(records):
         for shots in shots_of(records):
@@ -93,7 +93,7 @@ def summary(records: Sequence[Record], differences: Sequence[Difference]) -> dic
             cells.append(cell)
     told = [
         {
-            "row": each.row, "best": each.best, "shots": each.shots, "macro_f1_difference": each.mean,
+            "row": each.row, "other": each.other, "shots": each.shots, "macro_f1_difference": each.mean,
             "low": each.low, "high": each.high, "within_noise": each.within_noise,
         }
         for each in differences

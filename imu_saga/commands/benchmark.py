@@ -9,7 +9,7 @@ import numpy as np
 
 from imu_saga.benchmark.contender import contender
 from imu_saga.benchmark.engine import Benchmark, Grid, fingerprint, run_benchmark
-from imu_saga.benchmark.noise import Difference, differences_from_best
+from imu_saga.benchmark.noise import Difference, differences_from
 from imu_saga.benchmark.pictures import draw_benchmark
 from imu_saga.benchmark.sides import Sides, load_sides
 from imu_saga.benchmark.starts import Starts, given_start
@@ -72,7 +72,7 @@ def run(options: BenchmarkOptions) -> None:
     sys.stdout.write("".join(f"{_sides_text(sides)}\n" for sides in folds))
     with folder.locked():
         found = run_benchmark(folds, rows, grid, folder, progress="benchmark")
-        differences = differences_from_best(found.records, np.random.default_rng(0))
+        differences = differences_from(found.records, np.random.default_rng(0))
         text = _report(found, differences, split_protocol(options.source).warning)
         write_text(options.out / "table.md", text)
         write_text(options.out / "table.csv", csv_text(found.records))

@@ -4,8 +4,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from imu_saga.benchmark.noise import differences_from
 from imu_saga.benchmark.pretraining_rows import ProtocolConfig, run_protocol, table
 from imu_saga.benchmark.sides import load_sides
+from imu_saga.benchmark.table import difference_text
 from imu_saga.commands.pretrain import TRAINING_OVERLAP
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.pretrain import PretrainConfig
@@ -45,6 +49,8 @@ class CompareOptions:
     """Weight file of LIMU-BERT to start from, too; needs 120 samples at 20 Hz."""
     baselines: tuple[str, ...] = ("majority", "random_forest", "linear_discriminant", "scratch")
     """Rows that start from nothing: baselines, and scratch."""
+    reference: str = "random_forest"
+    """Row that the others' paired differences are taken from; the best one where it is not among the rows."""
     out: Path = Path("runs/imu_compare")
     """Folder to write."""
     resume: bool = False
@@ -72,8 +78,11 @@ def run(options: CompareOptions) -> None:
         if not 0 <= options.source.fold < len(sides):
             raise ConfigError("--fold", f"must be in [0, {len(sides)})", options.source.fold, "Choose another")
         records = run_protocol(sides[options.source.fold], config, folder, tell=_say)
-    write_text(options.out / "table.md", table(records) + "\n")
-    sys.stdout.write(f"\n{table(records)}\n{options.out}\n")
+    reference = options.reference if options.reference in {record["row"] for record in records} else None
+    differences = differences_from(records, np.random.default_rng(0), reference=reference)
+    text = f"{table(records)}\n\n{difference_text(differences)}\n"
+    write_text(options.out / "table.md", text)
+    sys.stdout.write(f"\n{text}{options.out}\n")
 
 
 def _say(line: str) -> None:

@@ -20,9 +20,9 @@ import numpy as np
 
 from imu_saga.benchmark.contender import Contender, contender
 from imu_saga.benchmark.engine import Grid, run_benchmark
-from imu_saga.benchmark.noise import INTERVAL, resampled_scores
+from imu_saga.benchmark.noise import differences_from
 from imu_saga.benchmark.sides import Sides
-from imu_saga.benchmark.table import score_table, shots_text
+from imu_saga.benchmark.table import difference_text, score_table
 from imu_saga.card import CARD
 from imu_saga.finetune import FinetuneConfig
 from imu_saga.pretrain import PretrainConfig, pretrain
@@ -100,23 +100,6 @@ def _none(_: Sides) -> Path:
     raise AssertionError("a baseline starts from nothing")
 
 
-def gains(records: list[dict], shots: tuple[int, ...]) -> str:
-    """Return how far every row is above the forest, with 95 % intervals over people and draws."""
-    lines = []
-    for count in shots:
-        here = [record for record in records if record["shots"] == count]
-        names = tuple(dict.fromkeys(record["row"] for record in here))
-        draws = resampled_scores(here, names, np.random.default_rng(0))
-        means = {row: np.mean([record["macro_f1"] for record in here if record["row"] == row]) for row in names}
-        told = []
-        for row in (row for row in names if row != FOREST):
-            drawn = draws[row] - draws[FOREST]
-            low, high = means[row] - means[FOREST] + np.quantile(drawn, INTERVAL) - drawn.mean()
-            told.append(f"{row} {100 * (means[row] - means[FOREST]):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
-        lines.append(f"- {shots_text(count)}: " + "; ".join(told))
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run every target and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,10 +120,10 @@ def main() -> None:
         shots = tuple(options.shots)
         contenders = rows(sides, others, config, folder.path)
         found = run_benchmark([sides], contenders, Grid(shots, options.seeds), folder, progress=target)
-        kept = tuple(dict.fromkeys(record["shots"] for record in found.records))
+        differences = differences_from(found.records, np.random.default_rng(0), reference=FOREST)
         people = len(np.unique(sides.unlabelled.subjects)), len(np.unique(sides.test.subjects))
         print(f"\n{target}: {people[0]} people to train on ({len(sides.unlabelled)} windows), {people[1]} held out; ")
-        print(f"{len(others)} windows of other sets\n\n{score_table(found.records)}\n\n{gains(found.records, kept)}")
+        print(f"{len(others)} windows of other sets\n\n{score_table(found.records)}\n\n{difference_text(differences)}")
         print("\n".join(found.notes), flush=True)
 
 

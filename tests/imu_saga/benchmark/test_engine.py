@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from imu_saga.benchmark.contender import Contender, contender, contender_names
 from imu_saga.benchmark.engine import Grid, draw_labels, fingerprint, possible_shots, run_benchmark
-from imu_saga.benchmark.noise import DRAWS, differences_from_best, macro_f1, resampled_scores
+from imu_saga.benchmark.noise import DRAWS, differences_from, macro_f1, resampled_scores
 from imu_saga.benchmark.pictures import draw_benchmark
 from imu_saga.benchmark.records import confusions_of_subjects, score_cell
 from imu_saga.benchmark.sides import Sides, load_sides
@@ -170,9 +170,9 @@ def test_a_better_row_is_told_from_noise_and_an_equal_one_is_not(folds, tmp_path
     rows = [guesser("a", 0.8), guesser("bb", 0.8), guesser("ccc", 0.5)]
     records = run_benchmark(folds, rows, Grid((2,), 4), folder(tmp_path)).records
     copies = [{**record, "row": "dddd"} for record in records if record["row"] == "a"]
-    found = differences_from_best([*records, *copies], np.random.default_rng(0))
+    found = differences_from([*records, *copies], np.random.default_rng(0))
     by_row = {each.row: each for each in found}
-    best = found[0].best
+    best = found[0].other
     equal, worse = ({"a", "bb"} - {best}).pop(), by_row["ccc"]
     assert by_row[equal].within_noise
     assert not worse.within_noise
@@ -180,8 +180,11 @@ def test_a_better_row_is_told_from_noise_and_an_equal_one_is_not(folds, tmp_path
     of_copy = by_row["dddd"]
     if best == "a":
         assert (of_copy.mean, of_copy.low, of_copy.high) == (0, 0, 0)
-    assert f"k=2: best {best}; " in difference_text(found)
+    assert f"k=2, beside {best}: " in difference_text(found)
     assert "ccc behind (-0." in difference_text(found)
+    turned = differences_from([*records, *copies], np.random.default_rng(0), reference="ccc")
+    assert f"{best} ahead (+0." in difference_text(turned)
+    assert {each.other for each in turned} == {"ccc"}
 
 
 def test_luck_with_the_labels_of_one_fold_is_noise_even_with_a_single_draw_a_fold():
@@ -196,7 +199,7 @@ def test_luck_with_the_labels_of_one_fold_is_noise_even_with_a_single_draw_a_fol
         }  # fmt: skip
 
     records = [record("x", "0", 90), record("x", "1", 60), record("y", "0", 70), record("y", "1", 75)]
-    assert differences_from_best(records, np.random.default_rng(0))[0].within_noise
+    assert differences_from(records, np.random.default_rng(0))[0].within_noise
 
 
 def test_the_interval_stands_around_the_difference_where_people_are_the_classes():
@@ -215,7 +218,7 @@ def test_the_interval_stands_around_the_difference_where_people_are_the_classes(
         }  # fmt: skip
 
     records = [record("x", 61), record("y", 22)]
-    found = differences_from_best(records, np.random.default_rng(0))[0]
+    found = differences_from(records, np.random.default_rng(0))[0]
     draws = resampled_scores(records, ["x", "y"], np.random.default_rng(0))
     assert abs((draws["y"] - draws["x"]).mean() - found.mean) > 0.02  # what is corrected for
     assert (found.low + found.high) / 2 == pytest.approx(found.mean, abs=0.01)
@@ -231,7 +234,7 @@ def test_intervals_hold_the_true_difference_as_often_as_they_say(folds, tmp_path
     for trial in range(40):
         rows = [guesser("a" * (2 * trial + 1), 0.7), guesser("b" * (2 * trial + 2), 0.7)]
         records = run_benchmark(wide, rows, Grid((1,), 1), folder(tmp_path / str(trial))).records
-        held.append(differences_from_best(records, np.random.default_rng(trial))[0].within_noise)
+        held.append(differences_from(records, np.random.default_rng(trial))[0].within_noise)
     assert np.mean(held) >= 0.85
 
 
@@ -244,7 +247,7 @@ def test_tables_hold_means_deviations_and_every_record(folds, tmp_path):
     rows = list(csv.DictReader(csv_text(records).splitlines()))
     assert [float(row["macro_f1"]) for row in rows] == [record["macro_f1"] for record in records]
     assert [float(row["f1_fast"]) for row in rows] == [record["per_class_f1"][2] for record in records]
-    told = summary(records, differences_from_best(records, np.random.default_rng(0)))
+    told = summary(records, differences_from(records, np.random.default_rng(0)))
     assert [cell["cells"] for cell in told["cells"]] == [4] * 4
     assert {each["shots"] for each in told["differences"]} == {0, 2}
 
@@ -335,7 +338,7 @@ def test_the_command_prints_writes_draws_resumes_and_refuses_another_recipe(tmp_
     shown = capsys.readouterr().out
     assert "| row | k=1 | k=3 | all |" in shown
     assert "k=500 left out: class" in shown
-    assert "best logistic_regression; majority behind" in shown
+    assert "beside logistic_regression: majority behind" in shown
     wanted = {"records.json", "table.csv", "table.md", "summary.json", "curves.png", "classes.png"}
     assert wanted | {"confusion.png", "subjects.png"} <= {path.name for path in out.iterdir()}
     stored = json.loads((out / "records.json").read_text())
