@@ -21,7 +21,7 @@ def mask_loss(logits: torch.Tensor, masks: torch.Tensor, dice: float) -> torch.T
 
 
 def dice_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Return one minus the mean soft Dice overlap (Milletari et al. 2016, arXiv:1606.04797, Section 3, squared).
+    """Return one minus the mean soft Dice overlap (Milletari et al. 2016, arXiv:1606.04797, squared).
 
     The mean is over the classes the batch's masks hold; a class no mask holds has no overlap to gain.
 

@@ -87,7 +87,7 @@ def keep_classes(data: SegmentationData, classes: Sequence[str]) -> Segmentation
     """Return the data set with only ``classes``, numbered from 1 in the order given; the others become background.
 
     Objects of the other classes stay in the images, as in the "overlap" setting of incremental segmentation (Cermelli
-    et al. 2020, arXiv:2002.00718, Section 4.1).
+    et al. 2020, arXiv:2002.00718).
 
     Raises:
         DataError: a class the data set does not have, or one named twice.

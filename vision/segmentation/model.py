@@ -1,6 +1,6 @@
 """A segmenter: any timm feature backbone under a feature pyramid and one classifier a pixel.
 
-The pyramid is that of Kirillov et al. 2019 (arXiv:1901.02446, Section 3.1) made small: every map is projected to one
+The pyramid is that of Kirillov et al. 2019 (arXiv:1901.02446) made small: every map is projected to one
 width, coarse maps are added to finer ones on the way down, and one 3 x 3 convolution reads the finest.
 """
 

@@ -1,7 +1,7 @@
-"""Where a class is, learnt from whether it is in the image (Cermelli et al. 2022, arXiv:2112.01882, Section 3.2).
+"""Where a class is, learnt from whether it is in the image (Cermelli et al. 2022, arXiv:2112.01882).
 
 The pooling, its focal term and the constant score of the background are those of Araslanov and Roth 2020
-(arXiv:2005.08104, Section 3). WILSON learns the background's score from the old model too; but to the old model a new
+(arXiv:2005.08104). WILSON learns the background's score from the old model too; but to the old model a new
 class is background, and where that is learnt to be certain no seed of a new class ever wins.
 """
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-FOCAL_FLOOR = 0.01  # arXiv:2005.08104, Section 4.1
+FOCAL_FLOOR = 0.01  # arXiv:2005.08104
 FOCAL_POWER = 12.0  # ours: 3 in the paper, which makes an object of a twentieth of the image three times too large
 BACKGROUND_SCORE = 2.0  # ours: 1 in the paper, with the same effect
 _GROUPS = 8  # ours
@@ -61,7 +61,7 @@ def pooled_scores(scores: torch.Tensor) -> torch.Tensor:
 
 
 def localizer_loss(scores: torch.Tensor, presence: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    """Return what the localiser learns by (arXiv:2112.01882, Eq. 3 and 5).
+    """Return what the localiser learns by (arXiv:2112.01882).
 
     Image-level labels teach the new classes, the old model's probabilities the old ones; the background is the rest.
 

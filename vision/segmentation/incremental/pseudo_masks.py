@@ -1,14 +1,14 @@
 """Pseudo-masks: what every pixel should be, from the old model and the seeds of new classes, which exclude each other.
 
-The seeds are those of WILSON (Cermelli et al. 2022, arXiv:2112.01882, Eq. 6 and 7): half hard, half soft. That an old
+The seeds are those of WILSON (Cermelli et al. 2022, arXiv:2112.01882): half hard, half soft. That an old
 and a new class must not both claim a pixel, and that the old one has precedence, is the tendency-driven mutual
-exclusivity of Si et al. 2024 (arXiv:2404.11981, Section 3); its form as one product of probabilities is ours.
+exclusivity of Si et al. 2024 (arXiv:2404.11981); its form as one product of probabilities is ours.
 """
 
 import torch
 from torch.nn import functional
 
-HARD_SHARE = 0.5  # arXiv:2112.01882, Section 4.1: alpha
+HARD_SHARE = 0.5  # arXiv:2112.01882: alpha
 
 
 def seeds(maps: torch.Tensor, presence: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: maps follow the image's edges (Araslanov and Roth 2020, arXiv:2005.08104, Eq. 5, 6)."""
+"""Pixel-adaptive refinement: maps follow the image's edges (Araslanov and Roth 2020, arXiv:2005.08104)."""
 
 import itertools
 from collections.abc import Iterator

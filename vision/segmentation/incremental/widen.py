@@ -13,7 +13,7 @@ def widen(backbone: Backbone, new_classes: int) -> Backbone:
     """Return a copy of a segmenter with outputs for new classes after the old ones.
 
     The background's probability is shared out evenly among it and the new classes, so that those of the old classes
-    stay as they were (Cermelli et al. 2020, arXiv:2002.00718, Eq. 10 and 11): a new class starts with the
+    stay as they were (Cermelli et al. 2020, arXiv:2002.00718): a new class starts with the
     background's weights, and all of them with its bias less log(1 + new classes).
 
     Args:
