@@ -9,6 +9,7 @@ from imu_saga.signal.features import WindowFeatures, feature_names
 
 LEAST_DEVIATION = 1e-3
 LIMIT = 6.0  # ours: standardised features are cut off here, so that one odd window cannot drown the others
+ALIKE = 2.0  # ours: how much more a covariance is shrunk than if windows were independent
 START_SPREAD = 2.0  # ours: deviation of a closed-form head's logits, where training can still move them
 
 
@@ -127,9 +128,7 @@ class Classifier(nn.Module):
 
 
 def discriminant(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of the linear discriminant (Fisher 1936), its covariances shrunk (Ledoit and Wolf 2004).
-
-    With one window a class there is no covariance to estimate, and the nearest class mean answers.
+    """Return weight and bias of Fisher's linear discriminant for equally frequent classes.
 
     Args:
         features: standardised, shape (windows, width).
@@ -137,18 +136,35 @@ def discriminant(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tu
         n_classes: all classes; those without a window never have the largest score.
 
     Returns:
-        weight (n_classes, width) and bias (n_classes,), the biases of equally frequent classes.
+        weight (n_classes, width) and bias (n_classes,).
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # noqa: PLC0415  (slow to import)
-
-    seen = np.unique(labels)
-    means = np.stack([features[labels == index].mean(0) for index in seen])
-    rows, offsets = means, -0.5 * (means**2).sum(1)
-    if len(labels) > len(seen):
-        priors = np.full(len(seen), 1 / len(seen))
-        fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors).fit(features, labels)
-        rows = fitted.means_ @ np.linalg.pinv(fitted.covariance_, hermitian=True)
-        offsets = -0.5 * (rows * means).sum(1)
+    seen, codes = np.unique(labels, return_inverse=True)
+    means = np.stack([features[codes == index].mean(0) for index in range(len(seen))])
+    rows = np.linalg.solve(within_covariance(features - means[codes], len(seen)), means.T).T
+    offsets = -0.5 * (rows * means).sum(1)
     weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, offsets.min() - 1.0)
     weight[seen], bias[seen] = rows, offsets
     return weight, bias
+
+
+def within_covariance(rest: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the classes' common covariance, shrunk towards its diagonal.
+
+    The share of the diagonal is twice Ledoit and Wolf's (2004): theirs takes windows for independent, but those of one
+    person are alike (ours; measured for 5 to 50 windows a class). With one window a class it is the identity: the
+    nearest class mean then answers.
+
+    Args:
+        rest: features minus their class's mean, shape (windows, width).
+        n_classes: classes among the windows.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage  # noqa: PLC0415  (slow to import)
+
+    freedom = len(rest) - n_classes
+    if freedom < 1:
+        return np.eye(rest.shape[1])
+    pooled = rest.T @ rest / freedom
+    deviation = np.sqrt(np.maximum(np.diag(pooled), LEAST_DEVIATION**2))
+    found = ledoit_wolf_shrinkage(rest / deviation, assume_centered=True)
+    share = min(max(ALIKE * found, LEAST_DEVIATION), 1.0)
+    return (1 - share) * pooled + share * np.diag(deviation**2)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
 
 from imu_saga.encoder import InputSpec, build_encoder
 from imu_saga.finetune import FinetuneConfig, finetune, settled
@@ -62,18 +63,39 @@ def test_statistics_of_absent_channels_say_nothing():
     assert (found[:, statistics][:, gone] == 0).all()
 
 
-def test_the_discriminant_equals_scikit_learn():
+def test_the_discriminant_is_bayes_rule_of_normal_classes_with_one_shrunk_covariance():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 3], [9, 14, 7])
-    features = generator.normal(size=(30, 12)) + generator.normal(size=(4, 12))[labels]
+    common = generator.normal(size=(30, 1)) * np.linspace(1, 3, 12)  # so that the features belong together
+    features = common + generator.normal(size=(30, 12)) + generator.normal(size=(4, 12))[labels]
     weight, bias = discriminant(features, labels, 4)
-    oracle = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", priors=[1 / 3] * 3).fit(features, labels)
+    rest = np.concatenate([features[labels == c] - features[labels == c].mean(0) for c in (0, 1, 3)])
+    pooled = sum(np.outer(row, row) for row in rest) / 27
+    scaled = rest / np.sqrt(np.diag(pooled))
+    share = 2 * ledoit_wolf(scaled, assume_centered=True)[1]
+    assert 0 < share < 1
+    covariance = pooled * np.where(np.eye(12), 1, 1 - share)
     fresh = generator.normal(size=(200, 12))
-    scores = fresh @ weight.T + bias
-    ours = scores[:, [0, 1, 3]]
-    theirs = oracle.decision_function(fresh)
+    ours = (fresh @ weight.T + bias)[:, [0, 1, 3]]
+    theirs = np.stack(
+        [multivariate_normal(features[labels == c].mean(0), covariance).logpdf(fresh) for c in (0, 1, 3)], axis=1
+    )
     np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), rtol=1e-6)
-    assert (scores.argmax(1) != 2).all()
+    assert (fresh @ weight.T + bias).argmax(1).max() == 3
+    assert 2 not in (fresh @ weight.T + bias).argmax(1)
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 3, 10])
+def test_the_discriminant_knows_well_parted_classes_from_any_number_of_windows(per_class):
+    generator = np.random.default_rng(per_class)
+    centres = 4 * generator.normal(size=(5, 60))
+    labels, truth = np.repeat(np.arange(5), per_class), np.repeat(np.arange(5), 40)
+    features = centres[labels] + generator.normal(size=(len(labels), 60))
+    features[:, 7] = 0.0  # a feature that says nothing
+    weight, bias = discriminant(features, labels, 5)
+    fresh = centres[truth] + generator.normal(size=(200, 60))
+    fresh[:, 7] = 0.0
+    assert ((fresh @ weight.T + bias).argmax(1) == truth).mean() > 0.95
 
 
 def test_one_window_a_class_is_answered_by_the_nearest_mean():
