@@ -1,15 +1,25 @@
-"""Run a bundle: check it, load it, answer with class names."""
+"""Run a bundle of one task or of many adapters: check it, load it, switch tasks, answer with class names."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.golden import read_golden
-from deploy.manifest import BundleError, verify_bundle
+from deploy.golden import GoldenSample, read_golden
+from deploy.manifest import BundleError, Manifest, verify_bundle
+from deploy.multi.golden import read_golden as read_golden_of_tasks
+from deploy.multi.inputs import CLASSES
+from deploy.multi.manifest import MultiManifest, holds_tasks, verify_multi
+from deploy.multi.switch import AdapterSwitch
 from deploy.parity import TOLERANCE
 from deploy.session import open_session
-from shared_peft.errors import DataError
+from shared_peft.errors import AdapterError, DataError
+
+if TYPE_CHECKING:
+    from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
+    from imu_saga.streaming.smoothing import Smoothing
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """The golden sample run again: rows, largest difference to PyTorch's logits, top-1 agreement in [0, 1]."""
+    """The golden sample run again, of every task where there are several.
+
+    Args:
+        rows: rows compared, of all tasks together.
+        max_abs_difference: largest difference to PyTorch's logits.
+        top1_agreement: smallest of all tasks, in [0, 1].
+    """
 
     rows: int
     max_abs_difference: float
@@ -42,18 +58,54 @@ class BundleRunner:
         MissingPackageError: onnxruntime is not installed.
     """
 
+    manifest: Manifest | MultiManifest
+
     def __init__(self, bundle: Path, *, threads: int = 0) -> None:
         self.bundle = bundle
-        self.manifest = verify_bundle(bundle)
-        self._session = open_session(bundle / self.manifest.model_file, threads=threads)
+        self._switch: AdapterSwitch | None = None
+        if holds_tasks(bundle):
+            found = self.manifest = verify_multi(bundle)
+            files = {name: bundle / task.file for name, task in found.tasks.items()}
+            self._switch = AdapterSwitch(bundle / found.model_file, files, found.base_sha256, threads=threads)
+            self._session = self._switch.session
+            self.active = next(iter(files))
+        else:
+            self.manifest, self.active = verify_bundle(bundle), ""
+            self._session = open_session(bundle / self.manifest.model_file, threads=threads)
         self._check_signature()
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the adapters; none where the bundle holds one merged model."""
+        return self._switch.names if self._switch is not None else ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the active task, in the order of the logits."""
+        manifest = self.manifest
+        return manifest.tasks[self.active].classes if isinstance(manifest, MultiManifest) else manifest.classes
+
+    def set_adapter(self, name: str) -> None:
+        """Let the base answer for another task from now on; nothing is loaded or built.
+
+        Raises:
+            AdapterError: no such task, or a bundle with one merged model.
+        """
+        if self._switch is None:
+            fix = "Export several runs with `python -m deploy multi`"
+            raise AdapterError(self.bundle, "must hold adapters to switch", f"one merged model, not {name!r}", fix)
+        self.active = self._switch.check(name)
+
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Return logits, shape (batch, classes), of preprocessed inputs, shape (batch, *input_shape).
+        """Return the active task's logits, shape (batch, classes), of preprocessed inputs, shape (batch, *input_shape).
 
         Raises:
             DataError: another shape, no row at all, or values that are not finite.
         """
+        return self.logits_of(self.active, inputs)
+
+    def logits_of(self, task: str, inputs: np.ndarray) -> np.ndarray:
+        """Return the logits of a task by name, "" for a bundle of one, whichever is active; inputs as for `logits`."""
         entry = self.manifest.input
         values = np.ascontiguousarray(inputs, dtype=np.float32)
         if values.shape[1:] != entry.shape or len(values) == 0:
@@ -61,7 +113,10 @@ class BundleRunner:
             raise DataError(entry.name, must, values.shape, "Preprocess as the manifest says; add the batch dimension")
         if not np.isfinite(values).all():
             raise DataError(entry.name, "must be finite", "NaN or infinite values", "Repair the input first")
-        return self._session.run([self.manifest.output_name], {entry.name: values})[0]
+        feeds, output = {entry.name: values}, self.manifest.output_name
+        if self._switch is not None:
+            return self._switch.run(output, feeds, task)
+        return self._session.run([output], feeds)[0]
 
     def predict(self, inputs: np.ndarray) -> list[Answer]:
         """Return one labelled answer a row; inputs as for `logits`."""
@@ -70,32 +125,89 @@ class BundleRunner:
         probabilities = exponents / exponents.sum(axis=-1, keepdims=True)
         firsts = probabilities.argmax(axis=-1)
         return [
-            Answer(self.manifest.classes[first], float(row[first]), tuple(map(float, row)))
+            Answer(self.classes[first], float(row[first]), tuple(map(float, row)))
             for first, row in zip(firsts, probabilities, strict=True)
         ]
 
+    def predict_images(self, paths: Sequence[Path]) -> list[Answer]:
+        """Return one labelled answer an image file, read and prepared as in training; needs the extra vision.
+
+        Raises:
+            DataError: a file that is no image, or a bundle that does not take images.
+        """
+        from deploy.runtime_images import read_inputs  # noqa: PLC0415  (slow to import)
+
+        return self.predict(read_inputs(paths, self.manifest))
+
+    def stream(
+        self,
+        options: "StreamOptions | None" = None,
+        *,
+        channels: Sequence[str] | None = None,
+        smoothing: "Smoothing | None" = None,
+        notice: Callable[[str], object] = lambda line: None,
+    ) -> "StreamClassifier":
+        """Return a classifier of IMU samples as they come, for the task that is active now.
+
+        Args:
+            options: rate, units and hop of the source; see `imu_saga.streaming.classifier`.
+            channels: names of the pushed columns; None for the model's own.
+            smoothing: rule over consecutive windows; None for none.
+            notice: called with one line when the clock jumps back.
+
+        Raises:
+            DataError: a bundle that does not take IMU windows, or a channel that is missing.
+        """
+        from deploy.runtime_stream import as_run  # noqa: PLC0415  (slow to import)
+        from imu_saga.streaming.classifier import StreamClassifier  # noqa: PLC0415
+
+        run = as_run(self)
+        return StreamClassifier(
+            run, options, channels=channels, smoothing=smoothing, session=self.active or "stream", notice=notice
+        )
+
     def check_golden(self) -> GoldenCheck:
-        """Run the golden sample.
+        """Run the golden sample, of every task where there are several; the active task stays.
 
         Raises:
             BundleError: the answers are not those that PyTorch gave.
         """
-        sample = read_golden(self.bundle, self.manifest)
+        if not isinstance(self.manifest, MultiManifest):
+            return self._check_sample(read_golden(self.bundle, self.manifest), str(self.bundle))
+        active, checks = self.active, []
+        for name, sample in read_golden_of_tasks(self.bundle, self.manifest).items():
+            self.set_adapter(name)
+            checks.append(self._check_sample(sample, f"{self.bundle}, task {name}"))
+        self.set_adapter(active)
+        return GoldenCheck(
+            sum(check.rows for check in checks),
+            max(check.max_abs_difference for check in checks),
+            min(check.top1_agreement for check in checks),
+        )
+
+    def _check_sample(self, sample: GoldenSample, where: str) -> GoldenCheck:
         logits = self.logits(sample.inputs)
         difference = float(np.abs(logits - sample.logits).max())
         agreement = float((logits.argmax(-1) == sample.logits.argmax(-1)).mean())
         if not (difference <= TOLERANCE and agreement == 1.0):
             must = f"logits must be within {TOLERANCE:g} of the golden sample's, with the same first class"
             got = f"{difference:.3g} and {100 * agreement:.1f} % agreement"
-            raise BundleError(self.bundle, must, got, "Run it with another onnxruntime, or export again")
+            raise BundleError(where, must, got, "Run it with another onnxruntime, or export again")
         return GoldenCheck(len(logits), difference, agreement)
 
     def _check_signature(self) -> None:
         """Compare the model's own input and output with the manifest's words."""
         inputs = [(item.name, tuple(item.shape[1:])) for item in self._session.get_inputs()]
         outputs = [(item.name, tuple(item.shape[1:])) for item in self._session.get_outputs()]
-        entry = self.manifest.input
-        expected = [(entry.name, entry.shape)], [(self.manifest.output_name, (len(self.manifest.classes),))]
+        entry, logits = self.manifest.input, (len(self.classes),) if self._switch is None else (CLASSES,)
+        expected = [(entry.name, entry.shape)], [(self.manifest.output_name, logits)]
         if (inputs, outputs) != expected:
             must = f"inputs and outputs must be {expected[0]} and {expected[1]}, as the manifest says"
             raise BundleError(self.manifest.model_file, must, f"{inputs} and {outputs}", "Export the run again")
+        if isinstance(self.manifest, MultiManifest) and self._switch is not None:
+            zeros = {entry.name: np.zeros((1, *entry.shape), np.float32)}
+            for name, task in self.manifest.tasks.items():
+                found = self._switch.run(self.manifest.output_name, zeros, name).shape[-1]
+                if found != len(task.classes):
+                    must = f"must have {len(task.classes)} classes, as the manifest says"
+                    raise BundleError(task.file, must, found, "Export the tasks again")

@@ -1,0 +1,128 @@
+"""Write a bundle with many adapters: base graph, adapter files, gates; it appears whole or not at all."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from deploy.bundle import DEFAULT_OPSET, _appearing, _check_trained, _worst
+from deploy.local_paths import refuse_local_paths, without_paths
+from deploy.manifest import CARD, PARITY, SCHEMA_VERSION, InputEntry, describe_files, write_manifest
+from deploy.multi.adapter_file import ADAPTER_VERSION, SUFFIX
+from deploy.multi.card import multi_card
+from deploy.multi.golden import write_golden
+from deploy.multi.graph import WrittenGraph, insert_inputs, write_graph
+from deploy.multi.inputs import own_inputs, same_forms, tensors_of
+from deploy.multi.manifest import MultiManifest, TaskEntry, verify_multi
+from deploy.multi.parity import TaskParity, measure_tasks, write_adapters
+from deploy.multi.tasks import Task, check_same_input
+from deploy.target import OUTPUT_NAME
+from deploy.targets import EXPORT_TARGETS
+from shared_peft.atomic import write_json, write_text
+from shared_peft.config import to_json
+from shared_peft.training import package_versions
+
+MODEL_FILE = "model.onnx"
+
+
+def export_multi(
+    base_sha256: str,
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    secrets: tuple[Path, ...] = (),
+    report: Callable[[str], None] = lambda line: None,
+) -> MultiManifest:
+    """Export one base with the adapters of several tasks.
+
+    Args:
+        base_sha256: of the base's frozen tensors.
+        tasks: on this base, at least one; see `load_tasks`.
+        out: the bundle's folder; must not exist.
+        opset: ONNX operator set version; 18 to 20 is what phones know.
+        secrets: paths that no file may hold, besides those of this machine.
+        report: is told each step in one line.
+
+    Returns:
+        The bundle's manifest.
+
+    Raises:
+        ExportError: a gate failed, named with its task and number; no bundle is left.
+        ConfigError: tasks that are not fed alike.
+        MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    EXPORT_TARGETS.get("onnx")().check_packages()
+    check_same_input(list(tasks))
+    for task in tasks:
+        _check_trained(task.trained)
+    with _appearing(out) as folder:
+        written = _write_base(folder / MODEL_FILE, tasks, base_sha256, opset)
+        report(
+            f"wrote {MODEL_FILE}: {written.nodes} nodes, {len(written.inputs)} optional inputs, opset {written.opset}"
+        )
+        write_adapters(folder, tasks, base_sha256)
+        parity = measure_tasks(tasks, folder, MODEL_FILE, base_sha256)
+        for task in tasks:
+            report(f"{task.name}: {_summary(task, folder, parity[task.name])}")
+        write_json(folder / PARITY, {name: to_json(measured) for name, measured in parity.items()})
+        write_golden(folder, tasks)
+        manifest = _describe(folder, tasks, base_sha256, written, parity)
+        write_text(folder / CARD, multi_card(manifest))
+        manifest = replace(manifest, files=describe_files(folder))
+        write_manifest(folder, cast(Any, manifest))  # it reads `files`, which both layouts have
+        refuse_local_paths(sorted(folder.iterdir()), (*secrets, out.absolute(), folder))
+        verify_multi(folder)
+    return manifest
+
+
+def _write_base(path: Path, tasks: Sequence[Task], base_sha256: str, opset: int) -> WrittenGraph:
+    tensors = same_forms({task.name: tensors_of(task) for task in tasks})
+    counts = {task.name: len(task.trained.classes) for task in tasks}
+    first, model = tasks[0].trained, tasks[0].plain()
+    inputs = insert_inputs(model, list(tensors.values())) + own_inputs(tensors, counts, tasks[0].head)
+    feed = (first.input_name, tuple(first.input_shape))
+    return write_graph(path, model, inputs, feed=feed, base_sha256=base_sha256, opset=opset)
+
+
+def _summary(task: Task, folder: Path, parity: TaskParity) -> str:
+    share = (folder / f"{task.name}{SUFFIX}").stat().st_size / (folder / MODEL_FILE).stat().st_size
+    numbers = f"{_worst(parity.trained):.2e} trained, {_worst(parity.randomised):.2e} randomised"
+    return f"{task.method}, {len(task.trained.classes)} classes, {100 * share:.2f} % of the base; parity {numbers}"
+
+
+def _describe(
+    folder: Path, tasks: Sequence[Task], base_sha256: str, written: WrittenGraph, parity: dict[str, TaskParity]
+) -> MultiManifest:
+    first = tasks[0].trained
+    return MultiManifest(
+        schema_version=SCHEMA_VERSION,
+        kind=first.kind,
+        target="onnx",
+        model_file=MODEL_FILE,
+        base_sha256=base_sha256,
+        input=InputEntry(first.input_name, tuple(first.input_shape)),
+        output_name=OUTPUT_NAME,
+        preprocessing=without_paths(first.preprocessing),
+        opset=written.opset,
+        nodes=written.nodes,
+        tasks={task.name: _entry(task, parity[task.name]) for task in tasks},
+        versions=package_versions(),
+        files=describe_files(folder),
+    )
+
+
+def _entry(task: Task, parity: TaskParity) -> TaskEntry:
+    return TaskEntry(
+        file=f"{task.name}{SUFFIX}",
+        classes=tuple(task.trained.classes),
+        method=task.method,
+        adapter_version=ADAPTER_VERSION,
+        parity={
+            "max_abs_difference_trained": _worst(parity.trained),
+            "max_abs_difference_randomised": _worst(parity.randomised),
+            "top1_agreement": min(row.top1_agreement for row in parity.trained.batches),
+        },
+        scores=without_paths(task.trained.scores),
+        details=without_paths(task.trained.details),
+    )
