@@ -67,7 +67,8 @@ class InputChain(_InputFactors):
         if self.core.dim() == _LINEAR:
             return x @ self.core @ self.out_factor
         convolve = _CONVOLVE[self.core.dim()]
-        narrow = convolve(x, self.get_parameter(IN)) if hasattr(self, IN) else x
+        in_factor = getattr(self, IN, None)  # not every chain has one
+        narrow = x if in_factor is None else convolve(x, in_factor)
         return convolve(maps.narrow(narrow, self.core), self.out_factor)
 
 

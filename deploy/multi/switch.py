@@ -84,5 +84,7 @@ def check_fits(file: str, tensors: Mapping[str, np.ndarray], places: Mapping[str
         ]
         if wanted != list(values.shape) or len(place) != values.ndim or 0 in values.shape:
             raise BundleError(f"{file}, {name}", f"must have shape {place}", values.shape, _FIX)
+        if values.dtype != np.float32:
+            raise BundleError(f"{file}, {name}", "must be float32, as the graph's input", values.dtype, _FIX)
         if not np.isfinite(values).all():
             raise BundleError(f"{file}, {name}", "must be finite", "NaN or infinite values", _FIX)
