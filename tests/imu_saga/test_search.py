@@ -182,13 +182,14 @@ def test_trials_share_the_folds_and_the_subset_and_nothing_else(tmp_path):
         shared_windows(tmp_path / "w.npz")
 
 
-def test_a_real_trial_is_the_stages_and_folds_it_says(tmp_path):
+@pytest.mark.parametrize("method", ["discriminant", "full"])
+def test_a_real_trial_is_the_stages_and_folds_it_says(tmp_path, method):
     windows = people(subjects=4, each=6)
     windows = dataclasses.replace(
         windows, x=windows.x + np.random.default_rng(0).normal(0, 1.5, windows.x.shape).astype("f4")
     )
     pretrain(windows, PRE, folder(tmp_path / "pre", "imu_saga.pretrain"), progress=None)
-    config, folds = SearchConfig(shots=6, finetune_steps=12, subset=1.0), label_folds(windows, 6, 0)
+    config, folds = SearchConfig(shots=6, method=method, finetune_steps=12, subset=1.0), label_folds(windows, 6, 0)
     share_windows(windows, folds, config, tmp_path / "w.npz")
     weights = {"period": 0.1, "point": 0.2, "sensor": 0.7, "sub_period": 0.0}
     task = TrialTask(tmp_path / "w.npz", weights, 3, (0.25, 0.5), tmp_path / "pre", PRE, config, tmp_path / "t")
@@ -206,7 +207,7 @@ def test_a_real_trial_is_the_stages_and_folds_it_says(tmp_path):
         assert all(torch.equal(made[name], ours[name]) for name in made)
     answers = []
     for fit, judge in (folds, folds[::-1]):
-        tuning = FinetuneConfig(steps=12, seed=3)
+        tuning = FinetuneConfig(method=method, steps=12, seed=3)
         _, model = finetune(windows.subset(fit), tuning, checkpoint=tmp_path / "stage_1")
         answers.append((predict_probabilities(model, windows.x[judge]).argmax(1), windows.labels[judge]))
     predicted, labels = (torch.cat([torch.as_tensor(pair[side]) for pair in answers]) for side in (0, 1))
