@@ -1,15 +1,34 @@
-"""Node, and what the tests of the page share."""
+"""Node, a browser, and the sites that the tests of the page share."""
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from deploy import export_model
+from deploy.web import SiteOptions, build_site, make_server
+from deploy.web.runtime import VERSION, runtime_files
 from deploy.web.site import STATIC
+from imu_saga.card import card_of
+from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.heads import Classifier
+from imu_saga.recording import IMU_CHANNELS
+from imu_saga.trained import preprocessing
+from shared_peft.atomic import appearing_folder
+from shared_peft.errors import ExportError, MissingPackageError
+from shared_peft.training import TrainedModel
+from tests.deploy.toys import ConvNet, trained_toy
+from tests.deploy.web.browser import NAMES, Page, browser_page, find_browser
+from vision.backbones.family import DataConfig
+from vision.transforms import describe_preprocessing
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +53,121 @@ def node() -> Callable[[str, Any], Any]:
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def motion_run() -> TrainedModel:
+    """A small untrained motion model at 20 Hz whose answers vary from window to window."""
+    spec = InputSpec(IMU_CHANNELS, 20.0, 40)
+    torch.manual_seed(0)
+    model = Classifier(build_encoder("saga", spec, {"width": 16, "depth": 1, "heads": 2}), 3)
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.tensor([3.0, 3, 3, 1, 1, 1])
+    examples = torch.randn(64, 40, 6, generator=generator) * spread + torch.tensor([0.0, 0, 9.8, 0, 0, 0])
+    model.calibrate(examples)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.requires_grad_(False).eval()
+    steps = preprocessing(card_of("saga", model.encoder, ("sit", "walk", "run")))
+    return TrainedModel(
+        "imu_saga", model, lambda: model, "window", (40, 6), ("sit", "walk", "run"), steps, examples, details={}
+    )
+
+
+@pytest.fixture(scope="session")
+def motion_bundle(motion_run, tmp_path_factory) -> Path:
+    """The motion model, exported."""
+    out = tmp_path_factory.mktemp("motion") / "bundle"
+    export_model(motion_run, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def vision_data() -> DataConfig:
+    """What the image model expects."""
+    return DataConfig(12, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 0.9)
+
+
+@pytest.fixture(scope="session")
+def vision_bundle(vision_data, tmp_path_factory) -> Path:
+    """A small image model, exported."""
+    torch.manual_seed(2)
+    out = tmp_path_factory.mktemp("vision") / "bundle"
+    export_model(trained_toy(ConvNet(), ConvNet, preprocessing=describe_preprocessing(vision_data)), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def web_runtime(request) -> Path:
+    """onnxruntime-web as npm installs it: $SAGA_PEFT_ONNXRUNTIME_WEB, or fetched once into pytest's cache."""
+    given = os.environ.get("SAGA_PEFT_ONNXRUNTIME_WEB")
+    if given:
+        return Path(given)
+    folder = request.config.cache.mkdir("onnxruntime-web") / VERSION
+    if not folder.is_dir():
+        try:
+            files = runtime_files(None)
+        except (ExportError, MissingPackageError) as error:
+            pytest.skip(f"onnxruntime-web cannot be fetched: {error}")
+        with appearing_folder(folder) as temporary:
+            (temporary / "dist").mkdir()
+            for name, data in files.items():
+                (temporary / "dist" / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Page]:
+    """A tab of a headless Chromium, shared by all tests."""
+    program = find_browser()
+    if program is None:
+        pytest.skip(f"no browser installed ({', '.join(NAMES)})")
+    with browser_page(program) as page:
+        yield page
+
+
+@pytest.fixture
+def tab(browser) -> Page:
+    """The shared tab, its notes forgotten."""
+    browser.send("Page.navigate", url="about:blank")
+    browser.requests.clear()
+    browser.problems.clear()
+    return browser
+
+
+@contextlib.contextmanager
+def served(site: Path) -> Iterator[str]:
+    """Serve a site on a free port and give its address."""
+    with make_server(site, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def motion_site(motion_bundle, web_runtime, tmp_path_factory) -> Path:
+    """The page of the motion model."""
+    out = tmp_path_factory.mktemp("motion-site") / "site"
+    build_site(motion_bundle, out, SiteOptions(web_runtime, "What are you doing?"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def motion_page(motion_site) -> Iterator[str]:
+    """Address of the motion model's page."""
+    with served(motion_site) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def vision_page(vision_bundle, web_runtime, tmp_path_factory) -> Iterator[str]:
+    """Address of the image model's page."""
+    out = tmp_path_factory.mktemp("vision-site") / "site"
+    build_site(vision_bundle, out, SiteOptions(web_runtime))
+    with served(out) as address:
+        yield address

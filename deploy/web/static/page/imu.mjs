@@ -46,7 +46,11 @@ export class ImuPage {
   /** Take one motion event. */
   take(event) {
     const timeS = event.timeStamp * 0.001;
-    const row = rowOf(event, this.settings.stream.channels, this);
+    const { channels } = this.settings.stream;
+    const row = rowOf(event, channels, this);
+    const missing = channels.filter((_, column) => Number.isNaN(row[column]));
+    if (missing.length) showStatus(`This device does not measure ${missing.join(", ")}.`);
+    if (missing.length === channels.length) return; // a desktop's browser sends one such event
     try {
       this.heard += 1;
       this.recording.add(timeS, row);

@@ -10,6 +10,7 @@ export class VisionPage {
     element("vision").hidden = false;
     element("file").addEventListener("change", ({ target }) => this.file(target.files[0]).catch(showError));
     element("camera").addEventListener("click", () => this.toggleCamera().catch(showError));
+    element("video").addEventListener("loadeddata", () => (element("shoot").disabled = !this.camera));
     element("shoot").addEventListener("click", () => this.classify(element("video")).catch(showError));
   }
 
@@ -34,8 +35,8 @@ export class VisionPage {
       this.camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" }, audio: false });
     }
     video.srcObject = this.camera;
-    video.hidden = element("shoot").disabled = !this.camera;
-    element("shoot").disabled = !this.camera;
+    video.hidden = !this.camera;
+    element("shoot").disabled = true; // until the camera has sent a picture
     element("camera").textContent = this.camera ? "Stop camera" : "Start camera";
   }
 
