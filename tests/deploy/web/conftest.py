@@ -1,11 +1,9 @@
 """Node, a browser, and the sites that the tests of the page share."""
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 from deploy import export_model
-from deploy.web import SiteOptions, build_site, make_server
+from deploy.web import SiteOptions, build_site
 from deploy.web.runtime import VERSION, runtime_files
 from deploy.web.site import STATIC
 from imu_saga.card import card_of
@@ -27,6 +25,7 @@ from shared_peft.errors import ExportError, MissingPackageError
 from shared_peft.training import TrainedModel
 from tests.deploy.toys import ConvNet, trained_toy
 from tests.deploy.web.browser import NAMES, Page, browser_page, find_browser
+from tests.deploy.web.serving import served
 from vision.backbones.family import DataConfig
 from vision.transforms import describe_preprocessing
 
@@ -134,19 +133,6 @@ def tab(browser) -> Page:
     browser.requests.clear()
     browser.problems.clear()
     return browser
-
-
-@contextlib.contextmanager
-def served(site: Path) -> Iterator[str]:
-    """Serve a site on a free port and give its address."""
-    with make_server(site, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://localhost:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,17 @@
 """The page in a headless Chromium: on the same samples and pictures it answers as Python, window by window."""
 
 import base64
+import hashlib
 import io
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from deploy import BundleRunner
 from deploy.web.settings import SETTLE_SAMPLES
@@ -16,6 +20,7 @@ from imu_saga.predict import guessed_options, read_recordings
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
 from imu_saga.streaming.source import SourceOptions
+from tests.deploy.web.serving import served
 from vision.datasets.decode import pixels_of
 from vision.transforms import fit_image, normalise
 
@@ -130,7 +135,7 @@ def test_nothing_is_asked_of_another_host_and_the_page_works_without_a_network(t
         )
 
 
-@pytest.mark.parametrize(("answer", "shown"), [("denied", "was refused"), ("granted", "Listening")])
+@pytest.mark.parametrize(("answer", "shown"), [("denied", "was refused"), ("granted", "Waiting for the sensors")])
 def test_ios_is_asked_for_permission_first(tab, motion_page, answer, shown):
     tab.open(motion_page)
     tab.run(f"DeviceMotionEvent.requestPermission = async () => {json.dumps(answer)}; 0")
@@ -150,6 +155,71 @@ def test_a_changed_model_is_refused(tab, motion_page, motion_site):
     finally:
         tab.send("Network.setBypassServiceWorker", bypass=False)
         path.write_bytes(before)
+
+
+TASKS = {"activity": ("rest", "walk"), "person": ("Ann", "Bo", "Cy")}
+
+
+def test_adapters_are_switched_with_their_classes(tab, motion_site, tmp_path):
+    """A graph whose head is an input: a stand-in for a bundle with many adapters, its answers known."""
+    site = Path(shutil.copytree(motion_site, tmp_path / "site"))
+    write_two_tasks(site)
+    window = np.random.default_rng(0).normal(0, 1, (40, 6)).astype(np.float32)
+    ask = f"model.classify(Float32Array.from({window.ravel().tolist()}))"
+    body = f"""(async () => {{
+      const {{ Model }} = await import("./page/model.mjs");
+      const model = await Model.load(await (await fetch("settings.json")).json());
+      const found = [await {ask}];
+      await model.activate("person");
+      found.push(await {ask});
+      return found;
+    }})()"""
+    with served(site) as address:
+        tab.open(address)
+        found = tab.run(body)
+        assert tab.run("document.getElementById('adapters').hidden") is False
+        tab.run(
+            "const c = document.getElementById('adapter'); c.value = 'person'; c.dispatchEvent(new Event('change'))"
+        )
+        tab.wait("document.getElementById('bars').innerText.includes('Cy')")
+    for answer, (seed, classes) in zip(found, enumerate(TASKS.values()), strict=True):
+        logits = window.mean(0) @ head_of(seed, len(classes))
+        expected = np.exp(logits) / np.exp(logits).sum()
+        assert answer["probabilities"] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert answer["label"] == classes[int(expected.argmax())]
+
+
+def head_of(seed, classes):
+    return np.random.default_rng(seed).normal(0, 3, (6, classes)).astype(np.float32)
+
+
+def write_two_tasks(site):
+    """Replace a motion site's model by mean(window) @ head, head coming from one of two adapters."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    mean = helper.make_node("ReduceMean", ["window", "axes"], ["mean"], keepdims=0)
+    nodes = [mean, helper.make_node("MatMul", ["mean", "head"], ["logits"])]
+    inputs = [value("window", TensorProto.FLOAT, ["batch", 40, 6]), value("head", TensorProto.FLOAT, [6, "classes"])]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    outputs = [value("logits", TensorProto.FLOAT, ["batch", "classes"])]
+    graph = helper.make_graph(nodes, "tasks", inputs, outputs, [axes])
+    opsets = [helper.make_opsetid("", 20)]
+    inputs = np.ones((2, 40, 6), np.float32)
+    files = {"model.onnx": helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()}
+    files["golden.safetensors"] = save({"inputs": inputs, "logits": inputs.mean(1) @ head_of(0, 2)})
+    for seed, (name, classes) in enumerate(TASKS.items()):
+        files[f"{name}.safetensors"] = save({"head": head_of(seed, len(classes))})
+    entries = {}
+    for name, data in files.items():
+        (site / "model" / name).write_bytes(data)
+        entries[name] = {"path": f"model/{name}", "sha256": hashlib.sha256(data).hexdigest()}
+    settings = json.loads((site / "settings.json").read_text())
+    settings |= {"model": entries["model.onnx"], "golden": {**entries["golden.safetensors"], "tolerance": 1e-4}}
+    settings["adapters"] = [
+        {"name": name, "classes": classes, "tensors": entries[f"{name}.safetensors"]} for name, classes in TASKS.items()
+    ]
+    (site / "settings.json").write_text(json.dumps(settings))
 
 
 def png(mode, size=(57, 41)):

@@ -10,7 +10,7 @@ export function element(id) {
 export function showAnswer({ label, confidence, probabilities, note }, model) {
   element("label").textContent = note || label;
   element("confidence").textContent = note ? "" : percent(confidence);
-  element("latency").textContent = model.latenciesMs.length ? `${model.latencyMs.toFixed(1)} ms a window` : "";
+  element("latency").textContent = model.latenciesMs.length ? `The model took ${model.latencyMs.toFixed(1)} ms (median).` : "";
   showBars(model.classes, probabilities ?? []);
 }
 

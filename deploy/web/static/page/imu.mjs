@@ -6,6 +6,7 @@ import { askForMotion, onIos, rowOf } from "./motion.mjs";
 import { Recording } from "./recording.mjs";
 import { Trace } from "./trace.mjs";
 
+const LISTENING = "Listening. Hold or wear the phone as in training; lying flat, screen up, z reads +9.8.";
 const FEW_MEASURED = "too few samples measured";
 
 export class ImuPage {
@@ -30,7 +31,7 @@ export class ImuPage {
     window.addEventListener("devicemotion", this.listener);
     element("start").textContent = "Stop";
     element("download").disabled = true;
-    showStatus("Listening. Hold or wear the phone as in training; lying flat, screen up, z reads +9.8.");
+    showStatus("Waiting for the sensors.");
   }
 
   async stop() {
@@ -49,8 +50,9 @@ export class ImuPage {
     const { channels } = this.settings.stream;
     const row = rowOf(event, channels, this);
     const missing = channels.filter((_, column) => Number.isNaN(row[column]));
-    if (missing.length) showStatus(`This device does not measure ${missing.join(", ")}.`);
+    if (missing.length && !this.heard) showStatus(`This device does not measure ${missing.join(", ")}.`);
     if (missing.length === channels.length) return; // a desktop's browser sends one such event
+    if (!missing.length && !this.heard) showStatus(LISTENING);
     try {
       this.heard += 1;
       this.recording.add(timeS, row);

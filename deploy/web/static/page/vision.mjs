@@ -46,7 +46,7 @@ export class VisionPage {
     const input = preprocess(await pixelsOf(source), this.settings.preprocessing);
     const answer = await this.model.classify(input);
     showAnswer(answer, this.model);
-    showStatus("");
+    showStatus("Ready.");
     document.dispatchEvent(new CustomEvent("answer", { detail: { ...answer, input } }));
   }
 }
