@@ -110,9 +110,9 @@ def test_vision_runs_become_a_bundle_that_reads_image_files_as_predict_does(tmp_
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
-@pytest.mark.parametrize("fraction", [1.0, 0.875, 0.9, 1 / 3])
-def test_manifests_preprocessing_fits_images_as_the_configuration_did(mode, fraction):
-    data = DataConfig(30, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic", fraction, mode)
+@pytest.mark.parametrize(("size", "fraction"), [(30, 1.0), (30, 0.875), (30, 1 / 3), (9, 0.64)])
+def test_manifests_preprocessing_fits_images_as_the_configuration_did(mode, size, fraction):
+    data = DataConfig(size, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "bicubic", fraction, mode)
     image = torch.randint(0, 255, (3, 47, 71), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = data_config(describe_preprocessing(data))
     assert torch.equal(fit_image(image, found), fit_image(image, data))
