@@ -12,7 +12,7 @@ PREPROCESS = """
 const { preprocess } = await load("image/preprocess.mjs");
 return data.map(({ image, steps }) => [...preprocess({ ...image, data: Uint8ClampedArray.from(image.data) }, steps)]);
 """
-MOST_APART, SHARE_APART = 1.001, 0.002  # levels; part of the pixels that may be a level apart
+MOST_APART, SHARE_APART = 1.001, 0.002  # levels; part of the pixels. Equal where torch resizes bytes (AVX2, ARM)
 
 
 def rgba(image):
