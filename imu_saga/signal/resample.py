@@ -91,9 +91,8 @@ def rational_ratio(old_hz: float, new_hz: float, samples: int, where: str) -> tu
         raise DataError(where, must, f"{new_hz:g} Hz", "Choose a rate closer to the recording's own")
     ratio = Fraction(1)
     for limit in TERMS:
-        ratio = (
-            Fraction(exact).limit_denominator(limit) if exact < 1 else 1 / Fraction(1 / exact).limit_denominator(limit)
-        )
+        small = Fraction(min(exact, 1 / exact)).limit_denominator(limit) or Fraction(1, limit)
+        ratio = small if exact < 1 else 1 / small
         if abs(float(ratio) / exact - 1) * samples <= MAX_DRIFT:
             break
     return ratio.numerator, ratio.denominator

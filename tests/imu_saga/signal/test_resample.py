@@ -121,3 +121,9 @@ def test_rates_that_are_none_are_refused(rate_hz):
 def test_rates_out_of_proportion_are_refused():
     with pytest.raises(DataError, match="within a factor of 2000 of 50 Hz, got 0.001 Hz"):
         resample(recording_of(np.ones(10), 50.0), 0.001)
+
+
+@pytest.mark.parametrize(("old_hz", "new_hz"), [(0.02, 20.0), (20.0, 0.02), (1.0, 1999.0), (3.0, 1501.0)])
+def test_rates_far_apart_have_a_ratio_too(old_hz, new_hz):
+    up, down = rational_ratio(old_hz, new_hz, 10, "here")
+    assert up / down == pytest.approx(new_hz / old_hz, rel=1e-3)
