@@ -27,7 +27,7 @@ def test_the_constants_are_those_of_python(node):
 
 def test_ratios_of_rates_are_those_of_python(node):
     rng = np.random.default_rng(0)
-    pairs = [(60.0, 20.0), (59.94, 20.0), (20.0, 20.0), (102.45, 100.0), (0.1, 20.0)]
+    pairs = [(60.0, 20.0), (59.94, 20.0), (20.0, 20.0), (102.45, 100.0), (0.1, 20.0), (0.02, 20.0), (20.0, 0.02)]
     pairs += [(float(old), float(new)) for old, new in np.exp(rng.uniform(np.log(4), np.log(1000), (300, 2)))]
     found = node(
         "const { rationalRatio } = await load('signal/ratio.mjs'); return data.map((p) => rationalRatio(...p));", pairs

@@ -11,7 +11,9 @@ export function rationalRatio(oldHz, newHz) {
   }
   let ratio = [1, 1];
   for (const limit of TERMS) {
-    ratio = exact < 1 ? nearestFraction(exact, limit) : nearestFraction(1 / exact, limit).reverse();
+    const nearest = nearestFraction(Math.min(exact, 1 / exact), limit);
+    const small = nearest[0] ? nearest : [1, limit];
+    ratio = exact < 1 ? small : small.reverse();
     if (Math.abs(ratio[0] / ratio[1] / exact - 1) * HORIZON <= MAX_DRIFT) break;
   }
   return ratio;
