@@ -37,6 +37,8 @@ class CompareOptions:
     """Pre-training steps."""
     finetune_steps: int = 300
     """Fine-tuning steps."""
+    r: int | None = None
+    """Rank of adapters; the method's own if not given."""
     statistics: bool = True
     """Let heads see the window's statistics beside the tokens."""
     trials: int = 16
@@ -63,7 +65,7 @@ def run(options: CompareOptions) -> None:
         shots=options.shots,
         seeds=options.seeds,
         pretraining=PretrainConfig(encoder=options.encoder, steps=options.steps),
-        finetuning=FinetuneConfig(steps=options.finetune_steps, statistics=options.statistics),
+        finetuning=FinetuneConfig(r=options.r, steps=options.finetune_steps, statistics=options.statistics),
         search=SearchConfig(trials=options.trials),
         starts=options.starts,
         methods=options.methods,
