@@ -247,7 +247,7 @@ def test_fine_tuning_draws_augmented_windows_and_its_defaults_are_those_of_the_c
     assert torch.equal(plain[1], turned[1])
     torch.testing.assert_close(*lengths, rtol=1e-4, atol=1e-4)
     assert float((plain[0] - turned[0]).abs().mean()) > 0.5
-    assert finetune_config(FinetuneOptions()) == FinetuneConfig()
+    assert finetune_config(FinetuneOptions()) == FinetuneConfig(method="auto")
     usual = Augmentations(FinetuneConfig().augment).chain
     assert usual == [Rotation(15.0), Scale(0.05), Jitter(0.05)]
     typed = FinetuneOptions(augment=("time_warp.strength=0.3", "gap_drop.fill=zero", "gap_drop.longest_s=1"))
