@@ -25,7 +25,6 @@ from deploy.manifest import (
 from deploy.parity import (
     TOLERANCE,
     ParityReport,
-    WeightsParity,
     check_graph,
     check_weights,
     compare_answers,
@@ -71,12 +70,12 @@ def export_model(
     """
     chosen = EXPORT_TARGETS.get(target)()
     chosen.check_packages()
-    _check_trained(trained)
-    with _appearing(out) as folder:
+    check_trained(trained)
+    with new_folder(out) as folder:
         written = _write_model(trained, chosen, folder, opset)
         report(f"wrote {chosen.file_name}: {written.nodes} nodes, opset {written.opset}")
         parity = _measure(trained, chosen, folder, written)
-        report(f"parity: {_worst(parity.trained):.2e} trained, {_worst(parity.randomised):.2e} randomised weights")
+        report(f"parity: {parity.trained.worst:.2e} trained, {parity.randomised.worst:.2e} randomised weights")
         write_json(folder / PARITY, to_json(parity))
         write_golden(folder, trained.model, trained.examples)
         manifest = _describe(trained, target, chosen, folder, written, parity)
@@ -86,7 +85,8 @@ def export_model(
     return manifest
 
 
-def _check_trained(trained: TrainedModel) -> None:
+def check_trained(trained: TrainedModel) -> None:
+    """Raise ExportError where a model, its examples and its classes do not fit each other."""
     shape = tuple(trained.examples.shape)
     if len(trained.examples) == 0 or shape[1:] != tuple(trained.input_shape):
         must = f"examples must have shape (n, {', '.join(map(str, trained.input_shape))}) with n of 1 or more"
@@ -129,10 +129,6 @@ def _measure(trained: TrainedModel, target: ExportTarget, folder: Path, written:
     return ParityReport(TOLERANCE, measured, randomised, graph)
 
 
-def _worst(measured: WeightsParity) -> float:
-    return max(row.max_abs_difference for row in measured.batches)
-
-
 def _describe(
     trained: TrainedModel, name: str, target: ExportTarget, folder: Path, written: Written, parity: ParityReport
 ) -> Manifest:
@@ -150,8 +146,8 @@ def _describe(
             opset=written.opset,
             nodes=written.nodes,
             parity={
-                "max_abs_difference_trained": _worst(parity.trained),
-                "max_abs_difference_randomised": _worst(parity.randomised),
+                "max_abs_difference_trained": parity.trained.worst,
+                "max_abs_difference_randomised": parity.randomised.worst,
                 "top1_agreement": min(row.top1_agreement for row in parity.trained.batches),
                 "nodes_more_than_base": float(parity.graph.nodes - parity.graph.base_nodes),
             },
@@ -166,8 +162,12 @@ def _describe(
 
 
 @contextlib.contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``out``; rename it onto ``out`` if the block succeeds, remove it otherwise."""
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``out``; rename it onto ``out`` if the block succeeds, remove it otherwise.
+
+    Raises:
+        ExportError: ``out`` exists.
+    """
     if out.exists() or out.is_symlink():
         raise ExportError(out, "must be a new folder", "something that exists", "Choose another --out, or remove it")
     with appearing_folder(out) as folder:

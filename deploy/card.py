@@ -35,29 +35,30 @@ def model_card(manifest: Manifest, unmerged: Sequence[str] = ()) -> str:
         adapted = f"The adapter cannot be merged ({', '.join(unmerged)}) and runs beside the weights: {extra}."
     sections = [
         f"{title}\n\nClassification into {len(manifest.classes)} classes. {adapted}",
-        _section("Classes", ", ".join(f"`{name}`" for name in manifest.classes)),
-        _section(
+        section("Classes", ", ".join(f"`{name}`" for name in manifest.classes)),
+        section(
             "Input and output",
             f"Input `{manifest.input.name}`, {manifest.input.dtype}, {shape}; any batch of 1 or more.\n"
             f"Output `{manifest.output_name}`, float32, (batch, {len(manifest.classes)}): logits in class order.",
         ),
-        _section("Preprocessing", _table(manifest.preprocessing, ("step", "value"))),
-        _section("Scores of the run", _table(_plain(manifest.scores), ("score", "value"))),
+        section("Preprocessing", table(manifest.preprocessing, ("step", "value"))),
+        section("Scores of the run", table(plain_values(manifest.scores), ("score", "value"))),
         *_confusion(manifest),
-        _section("Parity with PyTorch", _table(manifest.parity, ("measure", "value"))),
-        _section("How it was trained", _table(_plain(manifest.details), ("detail", "value"))),
-        _section("Files", _files(manifest)),
-        _section("Run it", _RUN.format(shape=shape)),
-        _section("Versions", _table(manifest.versions, ("package", "version"))),
+        section("Parity with PyTorch", table(manifest.parity, ("measure", "value"))),
+        section("How it was trained", table(plain_values(manifest.details), ("detail", "value"))),
+        section("Files", _files(manifest)),
+        section("Run it", _RUN.format(shape=shape)),
+        section("Versions", table(manifest.versions, ("package", "version"))),
     ]
     return "\n\n".join(sections).rstrip() + "\n"
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """Return a section of a card as Markdown."""
     return f"## {title}\n\n{body.rstrip() or 'Not recorded.'}"
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries that fit a cell: numbers and words; the manifest holds the rest."""
     return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
 
@@ -69,7 +70,7 @@ def _confusion(manifest: Manifest) -> list[str]:
         return []
     head = f"| true \\\\ answer | {' | '.join(map(_cell, manifest.classes))} |\n|{'---|' * (len(rows) + 1)}"
     lines = [f"| {_cell(name)} | {_cell_row(row)} |" for name, row in zip(manifest.classes, rows, strict=True)]
-    return [_section("Confusion matrix", "\n".join([head, *lines]))]
+    return [section("Confusion matrix", "\n".join([head, *lines]))]
 
 
 def _cell_row(row: Any) -> str:
@@ -84,10 +85,11 @@ def _files(manifest: Manifest) -> str:
         PARITY: "the whole parity report",
         SUMS: "hashes: `sha256sum -c SHA256SUMS`",
     }
-    return _table(roles, ("file", "holds"))
+    return table(roles, ("file", "holds"))
 
 
-def _table(values: Mapping[str, Any], head: tuple[str, str]) -> str:
+def table(values: Mapping[str, Any], head: tuple[str, str]) -> str:
+    """Return values by name as a Markdown table; "" for none."""
     if not values:
         return ""
     rows = [f"| {name} | {_cell(value)} |" for name, value in values.items()]

@@ -1,9 +1,10 @@
 """manifest.json: what a bundle holds and how it is fed; reading it back refuses whatever does not fit."""
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from shared_peft.atomic import sha256_of, write_json, write_text
 from shared_peft.config import from_json, loads_json, to_json
@@ -15,7 +16,10 @@ CARD, GOLDEN, PARITY = "README.md", "golden.safetensors", "parity.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LARGEST_TEXT = 16 << 20
-_FIX = "Export the run again, or fetch the bundle again"
+_FIX = "Export it again, or fetch the bundle again"
+
+Check = tuple[str, object, str, object]
+"""One thing that must hold of a manifest: the field, what is true where it holds, what must be, what came."""
 
 
 class BundleError(ExportError):
@@ -85,7 +89,34 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     return {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in sorted(folder.iterdir())}
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+class Described(Protocol):
+    """What every layout of a manifest holds; those of one task and of many are dataclasses of their own."""
+
+    @property
+    def model_file(self) -> str:
+        """Name of the model file."""
+        ...
+
+    @property
+    def input(self) -> InputEntry:
+        """The model's one input."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """Nodes in the model's graph."""
+        ...
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """SHA-256 and size of every other file but SHA256SUMS."""
+        ...
+
+
+Layout = TypeVar("Layout", bound=Described)
+
+
+def write_manifest(folder: Path, manifest: Described) -> None:
     """Write manifest.json and SHA256SUMS, which covers it too (`sha256sum -c SHA256SUMS` reads it)."""
     write_json(folder / MANIFEST, to_json(manifest))
     sums = {name: entry.sha256 for name, entry in manifest.files.items()} | {MANIFEST: sha256_of(folder / MANIFEST)}
@@ -101,17 +132,7 @@ def load_manifest(bundle: Path) -> Manifest:
     Raises:
         BundleError: no bundle there, another schema version, an unknown key, or a value that cannot be.
     """
-    path = bundle / MANIFEST
-    try:
-        values = loads_json(_text(path), str(path))
-        if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
-            got = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
-            raise BundleError(path, f"schema_version must be {SCHEMA_VERSION}", got, "Use the version that wrote it")
-        manifest = from_json(Manifest, values, str(path))
-    except ConfigError as error:
-        raise BundleError(error.where, error.must, error.got, _FIX) from error
-    _check_fields(path, manifest)
-    return manifest
+    return load_layout(bundle, Manifest, _checks)
 
 
 def verify_bundle(bundle: Path) -> Manifest:
@@ -126,13 +147,30 @@ def verify_bundle(bundle: Path) -> Manifest:
     Raises:
         BundleError: a file is missing, changed, cut off, a link, or outside the folder.
     """
+    return verify_layout(bundle, Manifest, _checks)
+
+
+def verify_layout(bundle: Path, layout: type[Layout], checks: Callable[[Layout], Iterable[Check]]) -> Layout:
+    """Check names, sizes and hashes of every file of a bundle whose manifest has the given layout.
+
+    Args:
+        bundle: the bundle's folder.
+        layout: the manifest's dataclass.
+        checks: what must hold of it beside what must hold of every layout.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        BundleError: a file is missing, changed, cut off, a link, or outside the folder; a value that cannot be.
+    """
     sums = _read_sums(bundle)
     if sha256_of(_plain_file(bundle, MANIFEST)) != sums.get(MANIFEST):
         raise BundleError(bundle / MANIFEST, f"must have the hash that {SUMS} lists", "another", _FIX)
-    manifest = load_manifest(bundle)
-    listed = {name: entry.sha256 for name, entry in manifest.files.items()} | {MANIFEST: sums[MANIFEST]}
-    if listed != sums:
-        odd = ", ".join(sorted(name for name in listed.keys() | sums.keys() if listed.get(name) != sums.get(name)))
+    manifest = load_layout(bundle, layout, checks)
+    hashes = {name: entry.sha256 for name, entry in manifest.files.items()} | {MANIFEST: sums[MANIFEST]}
+    if hashes != sums:
+        odd = ", ".join(sorted(name for name in hashes.keys() | sums.keys() if hashes.get(name) != sums.get(name)))
         raise BundleError(bundle / SUMS, f"must list the hashes that {MANIFEST} lists", f"others for {odd}", _FIX)
     for name, entry in manifest.files.items():
         path = _plain_file(bundle, name)
@@ -143,23 +181,58 @@ def verify_bundle(bundle: Path) -> Manifest:
     return manifest
 
 
-def _check_fields(path: Path, manifest: Manifest) -> None:
-    checks = [
-        ("classes", bool(manifest.classes), "must name at least one class", manifest.classes),
-        ("input.shape", all(n > 0 for n in manifest.input.shape), "sizes must be positive", manifest.input.shape),
-        ("nodes", manifest.nodes > 0, "must be positive", manifest.nodes),
-    ]
-    checks += [
-        ("files", name in manifest.files, f"must list {name}", ", ".join(manifest.files) or "nothing")
-        for name in (manifest.model_file, CARD, GOLDEN, PARITY)
-    ]
-    checks += [
-        (f"files.{name}", bool(_PLAIN_NAME.fullmatch(name)), "must be a plain file name", repr(name))
-        for name in manifest.files
-    ]
-    for field, holds, must, got in checks:
+def read_values(bundle: Path) -> Any:
+    """Return what manifest.json holds as plain JSON values, nothing checked.
+
+    Raises:
+        BundleError: no file there, a link, one that is too large, or no text.
+        ConfigError: text that is no JSON.
+    """
+    path = bundle / MANIFEST
+    return loads_json(_text(path), str(path))
+
+
+def load_layout(bundle: Path, layout: type[Layout], checks: Callable[[Layout], Iterable[Check]]) -> Layout:
+    """Read manifest.json in the given layout and check every field; `verify_layout` checks the files as well.
+
+    Raises:
+        BundleError: no bundle there, another schema version, an unknown key, or a value that cannot be.
+    """
+    path = bundle / MANIFEST
+    try:
+        values = read_values(bundle)
+        if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+            got = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
+            raise BundleError(path, f"schema_version must be {SCHEMA_VERSION}", got, "Use the version that wrote it")
+        manifest = from_json(layout, values, str(path))
+    except ConfigError as error:
+        raise BundleError(error.where, error.must, error.got, _FIX) from error
+    for field, holds, must, got in (*_checks_of_all(manifest), *checks(manifest)):
         if not holds:
             raise BundleError(f"{path}.{field}", must, got, _FIX)
+    return manifest
+
+
+def listed(manifest: Described, names: Iterable[str]) -> list[Check]:
+    """Return the checks that a manifest lists these files."""
+    found = ", ".join(manifest.files) or "nothing"
+    return [("files", name in manifest.files, f"must list {name}", found) for name in names]
+
+
+def _checks_of_all(manifest: Described) -> list[Check]:
+    return [
+        ("input.shape", all(n > 0 for n in manifest.input.shape), "sizes must be positive", manifest.input.shape),
+        ("nodes", manifest.nodes > 0, "must be positive", manifest.nodes),
+        *listed(manifest, (manifest.model_file, CARD, GOLDEN, PARITY)),
+        *(
+            (f"files.{name}", _PLAIN_NAME.fullmatch(name), "must be a plain file name", repr(name))
+            for name in manifest.files
+        ),
+    ]
+
+
+def _checks(manifest: Manifest) -> list[Check]:
+    return [("classes", manifest.classes, "must name at least one class", manifest.classes)]
 
 
 def _read_sums(bundle: Path) -> dict[str, str]:

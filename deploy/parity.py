@@ -55,6 +55,11 @@ class WeightsParity:
     spread: float
     batches: tuple[BatchParity, ...]
 
+    @property
+    def worst(self) -> float:
+        """Largest difference of all batch sizes."""
+        return max(row.max_abs_difference for row in self.batches)
+
 
 @dataclass(frozen=True)
 class GraphParity:

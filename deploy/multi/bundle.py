@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
-from deploy.bundle import DEFAULT_OPSET, _appearing, _check_trained, _worst
+from deploy.bundle import DEFAULT_OPSET, check_trained, new_folder
 from deploy.local_paths import refuse_local_paths, without_paths
 from deploy.manifest import CARD, PARITY, SCHEMA_VERSION, InputEntry, describe_files, write_manifest
 from deploy.multi.adapter_file import ADAPTER_VERSION, SUFFIX
@@ -55,9 +54,9 @@ def export_multi(
     EXPORT_TARGETS.get("onnx")().check_packages()
     check_same_input(list(tasks))
     for task in tasks:
-        _check_trained(task.trained)
-    with _appearing(out) as folder:
-        written = _write_base(folder / MODEL_FILE, tasks, base_sha256, opset)
+        check_trained(task.trained)
+    with new_folder(out) as folder:
+        written = write_base(folder / MODEL_FILE, tasks, base_sha256, opset)
         report(
             f"wrote {MODEL_FILE}: {written.nodes} nodes, {len(written.inputs)} optional inputs, opset {written.opset}"
         )
@@ -70,13 +69,14 @@ def export_multi(
         manifest = _describe(folder, tasks, base_sha256, written, parity)
         write_text(folder / CARD, multi_card(manifest))
         manifest = replace(manifest, files=describe_files(folder))
-        write_manifest(folder, cast(Any, manifest))  # it reads `files`, which both layouts have
+        write_manifest(folder, manifest)
         refuse_local_paths(sorted(folder.iterdir()), (*secrets, out.absolute(), folder))
         verify_multi(folder)
     return manifest
 
 
-def _write_base(path: Path, tasks: Sequence[Task], base_sha256: str, opset: int) -> WrittenGraph:
+def write_base(path: Path, tasks: Sequence[Task], base_sha256: str, opset: int) -> WrittenGraph:
+    """Write the base graph with the tensors of all tasks as optional inputs."""
     tensors = same_forms({task.name: tensors_of(task) for task in tasks})
     counts = {task.name: len(task.trained.classes) for task in tasks}
     first, model = tasks[0].trained, tasks[0].plain()
@@ -87,7 +87,7 @@ def _write_base(path: Path, tasks: Sequence[Task], base_sha256: str, opset: int)
 
 def _summary(task: Task, folder: Path, parity: TaskParity) -> str:
     share = (folder / f"{task.name}{SUFFIX}").stat().st_size / (folder / MODEL_FILE).stat().st_size
-    numbers = f"{_worst(parity.trained):.2e} trained, {_worst(parity.randomised):.2e} randomised"
+    numbers = f"{parity.trained.worst:.2e} trained, {parity.randomised.worst:.2e} randomised"
     return f"{task.method}, {len(task.trained.classes)} classes, {100 * share:.2f} % of the base; parity {numbers}"
 
 
@@ -119,8 +119,8 @@ def _entry(task: Task, parity: TaskParity) -> TaskEntry:
         method=task.method,
         adapter_version=ADAPTER_VERSION,
         parity={
-            "max_abs_difference_trained": _worst(parity.trained),
-            "max_abs_difference_randomised": _worst(parity.randomised),
+            "max_abs_difference_trained": parity.trained.worst,
+            "max_abs_difference_randomised": parity.randomised.worst,
             "top1_agreement": min(row.top1_agreement for row in parity.trained.batches),
         },
         scores=without_paths(task.trained.scores),

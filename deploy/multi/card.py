@@ -1,6 +1,6 @@
 """README.md of a bundle with many adapters, written from its manifest."""
 
-from deploy.card import _plain, _section, _table
+from deploy.card import plain_values, section, table
 from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS
 from deploy.multi.manifest import MultiManifest, TaskEntry
 
@@ -41,17 +41,17 @@ def multi_card(manifest: MultiManifest) -> str:
     }
     sections = [
         f"# One base, {len(sizes)} tasks: {', '.join(sizes)}\n\n{_ABOUT}",
-        _section(
+        section(
             "Input and output",
             f"Input `{manifest.input.name}`, {manifest.input.dtype}, {shape}; any batch of 1 or more.\n"
             f"Output `{manifest.output_name}`, float32, (batch, classes of the task): logits in class order.",
         ),
-        _section("Preprocessing", _table(manifest.preprocessing, ("step", "value"))),
-        *(_section(f"Task {name}", _table(_facts(task), ("what", "value"))) for name, task in tasks),
-        _section("Base", f"SHA-256 of its frozen tensors: `{manifest.base_sha256}`. Adapters of another are refused."),
-        _section("Files", _table(roles, ("file", "holds"))),
-        _section("Run it", _RUN.format(shape=shape)),
-        _section("Versions", _table(manifest.versions, ("package", "version"))),
+        section("Preprocessing", table(manifest.preprocessing, ("step", "value"))),
+        *(section(f"Task {name}", table(_facts(task), ("what", "value"))) for name, task in tasks),
+        section("Base", f"SHA-256 of its frozen tensors: `{manifest.base_sha256}`. Adapters of another are refused."),
+        section("Files", table(roles, ("file", "holds"))),
+        section("Run it", _RUN.format(shape=shape)),
+        section("Versions", table(manifest.versions, ("package", "version"))),
     ]
     return "\n\n".join(sections).rstrip() + "\n"
 
@@ -60,7 +60,7 @@ def _facts(task: TaskEntry) -> dict[str, object]:
     return {
         "classes": task.classes,
         "method": task.method,
-        **_plain(task.parity),
-        **_plain(task.scores),
-        **_plain(task.details),
+        **plain_values(task.parity),
+        **plain_values(task.scores),
+        **plain_values(task.details),
     }

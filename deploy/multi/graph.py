@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-import deploy.targets.onnx as onnx_target
 from deploy.multi.inputs import CLASSES, GraphInput, TaskTensors, replaced
 from deploy.multi.layer import Slot, example_like, with_inputs
 from deploy.packages import load_package
 from deploy.program import EXAMPLE_BATCH, MAX_BATCH, quiet_export
 from deploy.target import OUTPUT_NAME
+from deploy.targets.onnx import cause, check_model, check_opset, strip
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 from shared_peft.factors import Factors
@@ -121,16 +121,16 @@ def write_graph(  # noqa: PLR0913
     name, shape = feed
     graph = AdaptedGraph(model, [each.path for each in inputs]).eval()
     proto = _converted(graph, inputs, name, shape, opset)
-    onnx_target._check_opset(proto, opset)
-    onnx_target._strip(proto)
+    check_opset(proto, opset)
+    strip(proto)
     _name_dimensions(proto, inputs)
     _drop_zero_biases(proto)
     _drop_unused(proto)
-    onnx_target._check(proto)
+    check_model(proto)
     nodes = len(proto.graph.node)
     _append_defaults(proto, inputs)
     proto.metadata_props.add(key=BASE_KEY, value=base_sha256)
-    onnx_target._check(proto)
+    check_model(proto)
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     return WrittenGraph(opset, nodes, tuple(each.name for each in inputs))
@@ -157,7 +157,7 @@ def _converted(graph: AdaptedGraph, inputs: Sequence[GraphInput], name: str, sha
                 verbose=False,
             )
     except Exception as error:  # the exporters let through whatever the model's own code raises under tracing
-        reason = onnx_target._cause(error)
+        reason = cause(error)
         must, fix = "must export with free batch, ranks and classes", "Export the runs one by one, merged"
         raise ExportError(type(graph.model).__name__, must, reason, fix) from error
     if converted is None:

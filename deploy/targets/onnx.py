@@ -34,10 +34,10 @@ class OnnxTarget(ExportTarget):
         """Write ``program`` as ONNX; see `ExportTarget.write`."""
         self.check_packages()
         model = _convert(program, input_name, opset)
-        _check_opset(model, opset)
-        _strip(model)
+        check_opset(model, opset)
+        strip(model)
         _name_batch(model)
-        _check(model)
+        check_model(model)
         with replacing(path) as temporary:
             temporary.write_bytes(model.SerializeToString(deterministic=True))
         return Written(opset, Counter(node.op_type for node in _all_nodes(model)))
@@ -66,7 +66,7 @@ def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = _cause(error)
+        reason = cause(error)
         fix = "Replace the operation, or export without it"
         raise ExportError("export target onnx", "every operation must have an ONNX form", reason, fix) from error
     if converted is None:
@@ -74,14 +74,14 @@ def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:
     return converted.model_proto
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """Return the first line of the innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _check_opset(model: Any, opset: int) -> None:
+def check_opset(model: Any, opset: int) -> None:
     """Refuse a file whose operator set is not the one asked for: the exporter raises low requests silently."""
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get("") != opset:
@@ -92,7 +92,7 @@ def _check_opset(model: Any, opset: int) -> None:
         raise ExportError("model.onnx", "must use standard operators only", f"domains {domains}", "Replace the layers")
 
 
-def _strip(model: Any) -> None:
+def strip(model: Any) -> None:
     """Remove what the exporter adds for debugging: stack traces with local paths, doc strings, inferred shapes."""
     model.ClearField("metadata_props")
     model.ClearField("doc_string")
@@ -117,7 +117,8 @@ def _name_batch(model: Any) -> None:
         shape[0].dim_param = _BATCH
 
 
-def _check(model: Any) -> None:
+def check_model(model: Any) -> None:
+    """Raise ExportError where a ModelProto is not valid ONNX, or too large for one file."""
     onnx = load_package("onnx", "export target onnx")
     try:
         onnx.checker.check_model(model, full_check=True)

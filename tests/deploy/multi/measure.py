@@ -16,7 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from deploy.multi.adapter_file import SUFFIX, load_adapter, run_options, write_adapter
-from deploy.multi.bundle import MODEL_FILE, _write_base
+from deploy.multi.bundle import MODEL_FILE, write_base
 from deploy.multi.inputs import arrays_of, same_forms, tensors_of
 from deploy.multi.tasks import Task
 from deploy.program import export_program, merged_copy
@@ -82,7 +82,7 @@ def task_of(name: str, method: str, layers: str, rank: int) -> Task:
 def measure(task: Task, folder: Path, options: Options) -> str:
     """Return the row's numbers: sizes, medians and the ratio to the merged model, each call beside its neighbours."""
     trained, model = task.trained, folder / MODEL_FILE
-    _write_base(model, [task], _MARK, 20)
+    write_base(model, [task], _MARK, 20)
     tensors = same_forms({"a": tensors_of(task)})["a"]
     write_adapter(folder / f"a{SUFFIX}", arrays_of(tensors), _MARK)
     wide = {slot: padded(factors, options.padded_rank) for slot, factors in tensors.changes.items()}

@@ -13,7 +13,7 @@ from deploy import BundleError, BundleRunner
 from deploy.manifest import MANIFEST, SUMS, describe_files, write_manifest
 from deploy.multi import adapter_file
 from deploy.multi.adapter_file import read_adapter, write_adapter
-from deploy.multi.manifest import _read, verify_multi
+from deploy.multi.manifest import load_multi, verify_multi
 from deploy.multi.switch import check_fits
 from deploy.session import open_session
 from shared_peft.errors import AdapterError, ExportError
@@ -24,7 +24,7 @@ OTHER_BASE = "f" * 64
 
 def resign(bundle, **changes):
     """Make the hashes fit the files again, as somebody with bad intentions would."""
-    manifest = dataclasses.replace(_read(bundle / MANIFEST), **changes)
+    manifest = dataclasses.replace(load_multi(bundle), **changes)
     files = {name: entry for name, entry in describe_files(bundle).items() if name not in (MANIFEST, SUMS)}
     write_manifest(bundle, dataclasses.replace(manifest, files=files))
 
@@ -52,7 +52,7 @@ def test_adapters_that_changed_places_are_refused(copied):
     swapped = user.read_bytes(), plain.read_bytes()
     plain.write_bytes(swapped[0])
     user.write_bytes(swapped[1])
-    with pytest.raises(BundleError, match=r"(user|plain)\.onnx_adapter: must have \d+ bytes and SHA-256"):
+    with pytest.raises(BundleError, match=r"(user|plain)\.onnx_adapter: must have (\d+ bytes|SHA-256)"):
         BundleRunner(copied)
     resign(copied)
     with pytest.raises(BundleError, match=r"user\.onnx_adapter: must have 4 classes, as the manifest says, got 3"):
@@ -117,14 +117,14 @@ def test_half_precision_adapters_do_not_fit_a_float32_graph():
 
 
 def test_manifest_that_names_no_base_is_refused(copied):
-    manifest = _read(copied / MANIFEST)
+    manifest = load_multi(copied)
     write_manifest(copied, dataclasses.replace(manifest, base_sha256="../x"))
     with pytest.raises(BundleError, match=r"manifest.json.base_sha256: must be a SHA-256"):
         verify_multi(copied)
 
 
 def test_two_tasks_of_one_file_are_refused(copied):
-    manifest = _read(copied / MANIFEST)
+    manifest = load_multi(copied)
     tasks = {**manifest.tasks, "plain": manifest.tasks["activity"]}
     write_manifest(copied, dataclasses.replace(manifest, tasks=tasks))
     with pytest.raises(BundleError, match="each must have an adapter file of its own"):
