@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.export import ExportedProgram
 
+from deploy.conversion import Conversion
+from deploy.conversion import cause as cause
 from deploy.packages import load_package
-from deploy.program import quiet_export
 from deploy.session import open_session
-from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
+from deploy.target import EXPORT_TARGETS, ExportTarget, Written
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 
@@ -25,6 +25,9 @@ class OnnxTarget(ExportTarget):
 
     file_name = "model.onnx"
 
+    def __init__(self) -> None:
+        self._conversion = Conversion()
+
     def check_packages(self) -> None:
         """Raise MissingPackageError where onnx, onnxscript or onnxruntime is not installed."""
         for name in ("onnx", "onnxscript", "onnxruntime"):
@@ -33,7 +36,7 @@ class OnnxTarget(ExportTarget):
     def write(self, program: ExportedProgram, path: Path, *, input_name: str, opset: int) -> Written:
         """Write ``program`` as ONNX; see `ExportTarget.write`."""
         self.check_packages()
-        model = _convert(program, input_name, opset)
+        model = self._conversion.model(program, input_name=input_name, opset=opset)
         check_opset(model, opset)
         strip(model)
         _name_batch(model)
@@ -47,38 +50,6 @@ class OnnxTarget(ExportTarget):
         session = open_session(path, threads=threads)
         name = session.get_inputs()[0].name
         return lambda inputs: session.run(None, {name: np.ascontiguousarray(inputs, dtype=np.float32)})[0]
-
-
-def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:
-    """Return the ONNX ModelProto of ``program``.
-
-    ``external_data=False``: the default always writes a second file, which phones' and browsers' loaders miss.
-    """
-    try:
-        with quiet_export():
-            converted = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=opset,
-                external_data=False,
-                input_names=[input_name],
-                output_names=[OUTPUT_NAME],
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        reason = cause(error)
-        fix = "Replace the operation, or export without it"
-        raise ExportError("export target onnx", "every operation must have an ONNX form", reason, fix) from error
-    if converted is None:
-        raise ExportError("export target onnx", "must return a program", "nothing", "Report the model's architecture")
-    return converted.model_proto
-
-
-def cause(error: BaseException) -> str:
-    """Return the first line of the innermost cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def check_opset(model: Any, opset: int) -> None:
