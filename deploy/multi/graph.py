@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from deploy.conversion import cause
+from deploy.multi.fold import fold_norms
 from deploy.multi.inputs import CLASSES, GraphInput, TaskTensors, replaced
 from deploy.multi.layer import Slot, example_like, with_inputs
 from deploy.packages import load_package
 from deploy.program import EXAMPLE_BATCH, MAX_BATCH, quiet_export
 from deploy.target import OUTPUT_NAME
-from deploy.targets.onnx import cause, check_model, check_opset, strip
+from deploy.targets.onnx import check_model, check_opset, strip
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 from shared_peft.factors import Factors
@@ -41,11 +43,13 @@ class WrittenGraph:
         opset: operator set version.
         nodes: nodes in the graph.
         inputs: names of all inputs but the model's own.
+        factors: what an adapter file must multiply the rows of a tensor by, by the input's name; see `fold_norms`.
     """
 
     opset: int
     nodes: int
     inputs: tuple[str, ...]
+    factors: dict[str, np.ndarray]
 
 
 class AdaptedGraph(nn.Module):
@@ -125,6 +129,7 @@ def write_graph(  # noqa: PLR0913
     strip(proto)
     _name_dimensions(proto, inputs)
     _drop_zero_biases(proto)
+    factors = fold_norms(proto)
     _drop_unused(proto)
     check_model(proto)
     nodes = len(proto.graph.node)
@@ -133,7 +138,7 @@ def write_graph(  # noqa: PLR0913
     check_model(proto)
     with replacing(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    return WrittenGraph(opset, nodes, tuple(each.name for each in inputs))
+    return WrittenGraph(opset, nodes, tuple(each.name for each in inputs), factors)
 
 
 def _converted(graph: AdaptedGraph, inputs: Sequence[GraphInput], name: str, shape: tuple[int, ...], opset: int) -> Any:

@@ -9,7 +9,6 @@ import numpy as np
 from torch.export import ExportedProgram
 
 from deploy.conversion import Conversion
-from deploy.conversion import cause as cause
 from deploy.packages import load_package
 from deploy.session import open_session
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written
