@@ -15,14 +15,15 @@ from imu_saga.encoder import build_encoder
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import PeftModel
+from shared_peft.config import from_json
 from shared_peft.errors import RunError
-from shared_peft.training import RunFolder, TrainedModel
+from shared_peft.training import LabelledRows, RunFolder, TrainedModel
 from shared_peft.weights import load_checked, read_tensors, write_tensors
 
 ADAPTER, EXAMPLES, RESULTS = "adapter", "examples.safetensors", "results.json"
 KIND, FINETUNE_KIND = "imu_saga", "imu_saga.finetune"
 BASE_MARK = "base_sha256"
-N_EXAMPLES = 8
+N_EXAMPLES, VALIDATION_MOST = 8, 1024
 
 
 def save_run(folder: RunFolder, encoder: str, model: nn.Module, examples: WindowSet, results: dict[str, Any]) -> None:
@@ -100,7 +101,41 @@ def load_run(path: Path, *, channels: tuple[str, ...] | None = None) -> TrainedM
         examples=_examples(path, card),
         scores=results.get("scores", {}),
         details={"encoder": card.encoder, "config": described.get("config", {}), **results.get("details", {})},
+        validation=lambda: read_validation(path, card),
     )
+
+
+def read_validation(path: Path, card: ModelCard) -> LabelledRows:
+    """Read labelled windows of the training side that the run did not train on, or those it did where none is left.
+
+    Args:
+        path: a finished run's folder.
+        card: says which channels the model takes.
+
+    Returns:
+        At most 1024 windows, spread over the classes, in SI units.
+
+    Raises:
+        RunError: the run does not say which recordings it was given.
+        DataError: they are not there any more.
+    """
+    from imu_saga.source import DataOptions, load_split  # noqa: PLC0415  (reads every data set)
+    from imu_saga.splits import few_shot  # noqa: PLC0415
+
+    config = RunFolder(path).describe(FINETUNE_KIND).get("config", {})
+    if not {"source", "shots", "seed"} <= config.keys():
+        must = "the run must say which recordings it was trained on"
+        raise RunError(path, must, "no such options", "Use a run of `python -m imu_saga finetune`")
+    loaded = load_split(from_json(DataOptions, config["source"], str(path)))
+    windows, rows = loaded.windows, loaded.split.train
+    if config["shots"]:
+        drawn = few_shot(windows, rows, shots=config["shots"], seed=config["seed"]).train
+        rows = np.setdiff1d(rows, drawn) if len(rows) > len(drawn) else rows
+    spread = rows[np.argsort(windows.labels[rows], kind="stable")]
+    chosen = spread[np.linspace(0, len(spread) - 1, min(VALIDATION_MOST, len(spread))).round().astype(int)]
+    columns = [windows.channels.index(name) for name in card.input.channels]
+    inputs = torch.from_numpy(np.ascontiguousarray(windows.x[chosen][..., columns]))
+    return LabelledRows(inputs, torch.from_numpy(windows.labels[chosen]).long())
 
 
 def _examples(path: Path, card: ModelCard) -> torch.Tensor:

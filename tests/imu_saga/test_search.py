@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from imu_saga.commands import COMMANDS
+from imu_saga.evaluation.expected import expected_macro_f1
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import KnownTrial, SearchConfig, TrialTask, engine, label_folds, read_known, run_trial, search
@@ -20,7 +21,7 @@ from imu_saga.search.trial import STAGE_SEEDS, share_windows, shared_windows
 from imu_saga.search.verdict import NO_GAIN
 from shared_peft.command import run_commands
 from shared_peft.errors import ConfigError, DataError, RunError
-from shared_peft.training import RunFolder, score_classification
+from shared_peft.training import RunFolder
 from shared_peft.weights import read_tensors
 from tests.imu_saga import searched
 from tests.imu_saga.planted import people
@@ -209,9 +210,9 @@ def test_a_real_trial_is_the_stages_and_folds_it_says(tmp_path, method):
     for fit, judge in (folds, folds[::-1]):
         tuning = FinetuneConfig(method=method, steps=12, seed=3)
         _, model = finetune(windows.subset(fit), tuning, checkpoint=tmp_path / "stage_1")
-        answers.append((predict_probabilities(model, windows.x[judge]).argmax(1), windows.labels[judge]))
-    predicted, labels = (torch.cat([torch.as_tensor(pair[side]) for pair in answers]) for side in (0, 1))
-    assert outcome.score == pytest.approx(score_classification(predicted, labels, 3).macro_f1)
+        answers.append((predict_probabilities(model, windows.x[judge]), windows.labels[judge]))
+    given, labels = (torch.cat([torch.as_tensor(pair[side]) for pair in answers]) for side in (0, 1))
+    assert outcome.score == pytest.approx(expected_macro_f1(given, labels))
 
 
 def test_a_real_search_scores_and_cleans_up_behind_itself(tmp_path):
