@@ -7,8 +7,8 @@ from torch.nn import functional
 def expected_macro_f1(probabilities: Tensor, labels: Tensor) -> float:
     """Return macro-F1 of the expected confusion matrix of answers drawn from ``probabilities``.
 
-    Entry (i, j) is the sum of the probabilities of class j over the windows of class i. Certain answers give the counted
-    macro-F1; unlike that one it sees a change that turns no answer over.
+    Entry (i, j) is the sum of the probabilities of class j over the windows of class i. Certain answers give the
+    counted macro-F1; unlike that one it sees a change that turns no answer over.
 
     Args:
         probabilities: shape (windows, classes), rows sum to 1.
