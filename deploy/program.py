@@ -15,14 +15,14 @@ from shared_peft.method import method_name
 
 MAX_BATCH = 4096
 EXAMPLE_BATCH = 3  # 2 or more: with 1, attention bakes the batch in without a word
+LEAST_SIZE, MAX_SIZE = 8, 8192  # of a free axis beside the batch: an image's height or width [px]; ours
 _TORCH_NOTES = (r".isinstance\(treespec, LeafSpec\)",)
 
 
 def unmergeable_methods(model: nn.Module) -> tuple[str, ...]:
     """Return the names of a model's active adapter methods that are no weight change; they export as extra nodes."""
-    if not isinstance(model, PeftModel):
-        return ()
-    methods = [method_name(model.peft_config[name]) for name in model.active_adapters]
+    adapted = [module for module in model.modules() if isinstance(module, PeftModel)]
+    methods = [method_name(module.peft_config[name]) for module in adapted for name in module.active_adapters]
     return tuple(method for method in dict.fromkeys(methods) if not METHODS.get(method).mergeable)
 
 
@@ -30,16 +30,19 @@ def merged_copy(model: nn.Module) -> nn.Module:
     """Return a float32 CPU copy in eval mode, its adapters merged into the weights unless a method cannot be merged.
 
     Args:
-        model: an adapted model, or a plain one; left as it is.
+        model: an adapted model, one inside another (such as preprocessing), or a plain one; left as it is.
 
     Raises:
         MergeError: an adapter that gives weights that are not finite, or that no PeftModel holds.
     """
     twin: nn.Module = copy.deepcopy(model).cpu().float().eval()
-    if isinstance(twin, PeftModel) and unmergeable_methods(twin):
-        return twin.get_base_model().requires_grad_(False)  # its forward names its arguments, a PeftModel's does not
-    if isinstance(twin, PeftModel):
-        twin = twin.merge_and_unload(safe_merge=True)
+    extra_nodes = bool(unmergeable_methods(twin))
+    for name, module in [pair for pair in twin.named_modules() if isinstance(pair[1], PeftModel)]:
+        # the inner model's forward names its arguments, a PeftModel's does not
+        merged = module.get_base_model() if extra_nodes else module.merge_and_unload(safe_merge=True)
+        twin = _replaced(twin, name, merged)
+    if extra_nodes:
+        return twin.requires_grad_(False)
     left = [name for name, module in twin.named_modules() if isinstance(module, AdapterLayer)]
     if left:
         must = "its adapters must be merged before export"
@@ -48,24 +51,42 @@ def merged_copy(model: nn.Module) -> nn.Module:
     return twin.eval().requires_grad_(False)
 
 
-def export_program(model: nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
+def _replaced(model: nn.Module, name: str, part: nn.Module) -> nn.Module:
+    """Return ``model`` with ``part`` in the place of the module called ``name``; "" is the model itself."""
+    if not name:
+        return part
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, part)
+    return model
+
+
+def export_program(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    free_axes: tuple[int, ...] = (),
+) -> ExportedProgram:
     """Trace ``model`` into a program whose batch may be 1 to 4096.
 
     Args:
-        model: a model in eval mode with one float32 input.
+        model: a model in eval mode with one input.
         input_shape: the input's shape without the batch.
+        dtype: the input's type.
+        free_axes: axes of ``input_shape`` that may have 8 to 8192 entries.
 
     Returns:
         The exported program.
 
     Raises:
-        ExportError: torch.export cannot trace the model, or its batch is not free.
+        ExportError: torch.export cannot trace the model, or its batch or a free axis is not free.
     """
-    example = torch.zeros(EXAMPLE_BATCH, *input_shape)
-    batch = Dim("batch", min=1, max=MAX_BATCH)
+    example = torch.zeros(EXAMPLE_BATCH, *input_shape, dtype=dtype)
+    free = {0: Dim("batch", min=1, max=MAX_BATCH)}
+    free |= {axis + 1: Dim(f"size_{axis}", min=LEAST_SIZE, max=MAX_SIZE) for axis in free_axes}
     try:
         with quiet_export(), torch.no_grad():
-            return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+            return torch.export.export(model, (example,), dynamic_shapes=(free,))
     except Exception as error:  # torch.export lets through whatever the model's own code raises under tracing
         reason = " ".join(str(error).split())[:240] or type(error).__name__
         must = "torch.export must trace it with a free batch"

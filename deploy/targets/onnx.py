@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.export import ExportedProgram
 
 from deploy.conversion import Conversion
@@ -16,6 +17,7 @@ from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 
 _BATCH = "batch"
+_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}  # what an input may be
 
 
 @EXPORT_TARGETS.register("onnx")
@@ -38,7 +40,7 @@ class OnnxTarget(ExportTarget):
         model = self._conversion.model(program, input_name=input_name, opset=opset)
         check_opset(model, opset)
         strip(model)
-        _name_batch(model)
+        _name_batch(model, _free_axes(program))
         check_model(model)
         with replacing(path) as temporary:
             temporary.write_bytes(model.SerializeToString(deterministic=True))
@@ -47,8 +49,16 @@ class OnnxTarget(ExportTarget):
     def open(self, path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
         """Return onnxruntime's answer as a function; see `ExportTarget.open`."""
         session = open_session(path, threads=threads)
-        name = session.get_inputs()[0].name
-        return lambda inputs: session.run(None, {name: np.ascontiguousarray(inputs, dtype=np.float32)})[0]
+        entry = session.get_inputs()[0]
+        dtype = _DTYPES[entry.type]
+        return lambda inputs: session.run(None, {entry.name: np.ascontiguousarray(inputs, dtype=dtype)})[0]
+
+
+def _free_axes(program: ExportedProgram) -> tuple[int, ...]:
+    """Return the axes of a program's one input beside the batch that were traced with a symbol for their size."""
+    names = program.graph_signature.user_inputs
+    entry = next(node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
+    return tuple(axis for axis, size in enumerate(entry.shape[1:]) if isinstance(size, torch.SymInt))
 
 
 def check_opset(model: Any, opset: int) -> None:
@@ -75,16 +85,25 @@ def strip(model: Any) -> None:
             item.ClearField("metadata_props")
 
 
-def _name_batch(model: Any) -> None:
-    """Give the free first dimension one readable name; a batch that was baked in is an error."""
-    for value in (*model.graph.input, *model.graph.output):
+def _name_batch(model: Any, free_axes: tuple[int, ...]) -> None:
+    """Give the free first dimension one readable name, and each free axis its own; one that was baked in is an error.
+
+    Args:
+        model: a ModelProto.
+        free_axes: axes of the input beside the batch, the batch not counted, that must be free.
+    """
+    for value, wanted in (
+        (model.graph.input[0], (0, *(axis + 1 for axis in free_axes))),
+        (model.graph.output[0], (0,)),
+    ):
         shape = value.type.tensor_type.shape.dim
-        free = [dim for dim in shape if dim.dim_param]
-        if not shape or not shape[0].dim_param or len(free) != 1:
+        if tuple(place for place, dim in enumerate(shape) if dim.dim_param) != wanted:
             sizes = [dim.dim_param or dim.dim_value for dim in shape]
             fix = "Write the model so that no shape depends on the batch's size"
-            raise ExportError(value.name, "the first dimension alone must be free", sizes, fix)
-        shape[0].dim_param = _BATCH
+            must = "the first dimension alone must be free" if len(wanted) == 1 else f"dimensions {wanted} must be free"
+            raise ExportError(value.name, must, sizes, fix)
+        for place in wanted:
+            shape[place].dim_param = f"size_{place - 1}" if place else _BATCH
 
 
 def check_model(model: Any) -> None:
