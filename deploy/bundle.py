@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deploy.manifest import (
     SCHEMA_VERSION,
     InputEntry,
     Manifest,
+    VariantEntry,
     describe_files,
     verify_bundle,
     write_manifest,
@@ -32,7 +34,10 @@ from deploy.parity import (
 )
 from deploy.program import export_program, merged_copy, unmergeable_methods
 from deploy.randomise import randomised_copy
+from deploy.snippets import write_snippets
 from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
+from deploy.variant_files import ModelFiles, check_size, make_variants
+from deploy.variants import VariantOptions, wanted_variants
 from shared_peft.atomic import appearing_folder, write_json, write_text
 from shared_peft.config import to_json
 from shared_peft.errors import ExportError
@@ -48,6 +53,7 @@ def export_model(
     *,
     target: str = "onnx",
     opset: int = DEFAULT_OPSET,
+    variants: VariantOptions | None = None,
     secrets: tuple[Path, ...] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
@@ -58,6 +64,7 @@ def export_model(
         out: the bundle's folder; must not exist.
         target: name of a registered export target.
         opset: ONNX operator set version; 18 to 20 is what phones know.
+        variants: further model files, for targets that write ONNX; None makes the fixed batch-1 file alone.
         secrets: paths that no file may hold, besides those of this machine.
         report: is told each step in one line.
 
@@ -71,18 +78,34 @@ def export_model(
     chosen = EXPORT_TARGETS.get(target)()
     chosen.check_packages()
     check_trained(trained)
-    with new_folder(out) as folder:
+    options = _allowed(variants, chosen)
+    with new_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:
         written = _write_model(trained, chosen, folder, opset)
         report(f"wrote {chosen.file_name}: {written.nodes} nodes, opset {written.opset}")
-        parity = _measure(trained, chosen, folder, written)
+        files = ModelFiles(folder / chosen.file_name, Path(scratch, chosen.file_name))
+        parity = _measure(trained, chosen, files, written)
         report(f"parity: {parity.trained.worst:.2e} trained, {parity.randomised.worst:.2e} randomised weights")
+        made = make_variants(trained, files, options, report)
+        check_size({path.name: path.stat().st_size for path in folder.iterdir()}, options.max_size_mb)
         write_json(folder / PARITY, to_json(parity))
         write_golden(folder, trained.model, trained.examples)
-        manifest = _describe(trained, target, chosen, folder, written, parity)
+        manifest = _describe(trained, target, chosen, folder, written, parity, made)
         write_manifest(folder, manifest)
         refuse_local_paths(sorted(folder.iterdir()), (*secrets, out.absolute(), folder))
         verify_bundle(folder)
     return manifest
+
+
+def _allowed(variants: VariantOptions | None, target: ExportTarget) -> VariantOptions:
+    """Return the options; a target that writes no ONNX has no variants, and none may be asked for."""
+    options = variants or VariantOptions()
+    if Path(target.file_name).suffix == ".onnx":
+        return options
+    alone = replace(options, fixed=False)
+    if asked := [name for name, _ in wanted_variants(alone)]:
+        fix = "Leave them out, or use --target onnx"
+        raise ExportError(target.file_name, "variants are made from an .onnx file alone", ", ".join(asked), fix)
+    return alone
 
 
 def check_trained(trained: TrainedModel) -> None:
@@ -105,32 +128,39 @@ def _write_model(trained: TrainedModel, target: ExportTarget, folder: Path, opse
     return target.write(program, folder / target.file_name, input_name=trained.input_name, opset=opset)
 
 
-def _measure(trained: TrainedModel, target: ExportTarget, folder: Path, written: Written) -> ParityReport:
-    """Compare the written file, the unadapted architecture and a randomised twin; the first gate to fail ends it."""
+def _measure(trained: TrainedModel, target: ExportTarget, files: ModelFiles, written: Written) -> ParityReport:
+    """Compare the written file, the unadapted architecture and a randomised twin; the first gate to fail ends it.
+
+    The twin's file stays.
+    """
     examples = trained.examples
 
     def write(model: nn.Module, path: Path) -> Written:
         program = export_program(model, trained.input_shape)
         return target.write(program, path, input_name=trained.input_name, opset=written.opset)
 
-    measured = compare_answers(trained.model, target.open(folder / target.file_name, threads=1), examples, "trained")
+    measured = compare_answers(trained.model, target.open(files.model, threads=1), examples, "trained")
     check_weights(measured)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, target.file_name)
-        generator = torch.Generator().manual_seed(_SEED)
-        base = write(randomised_copy(trained.build_base(), examples, generator=generator), path)
-        graph = compare_graphs(written.operations, base.operations)
-        if not unmergeable_methods(trained.model):
-            check_graph(graph)
-        twin = randomised_copy(trained.model, examples, generator=generator)
-        write(merged_copy(twin), path)
-        randomised = compare_answers(twin, target.open(path, threads=1), examples, "randomised")
-        check_weights(randomised)
+    generator = torch.Generator().manual_seed(_SEED)
+    base = write(randomised_copy(trained.build_base(), examples, generator=generator), files.twin)
+    graph = compare_graphs(written.operations, base.operations)
+    if not unmergeable_methods(trained.model):
+        check_graph(graph)
+    twin = randomised_copy(trained.model, examples, generator=generator)
+    write(merged_copy(twin), files.twin)
+    randomised = compare_answers(twin, target.open(files.twin, threads=1), examples, "randomised")
+    check_weights(randomised)
     return ParityReport(TOLERANCE, measured, randomised, graph)
 
 
 def _describe(
-    trained: TrainedModel, name: str, target: ExportTarget, folder: Path, written: Written, parity: ParityReport
+    trained: TrainedModel,
+    name: str,
+    target: ExportTarget,
+    folder: Path,
+    written: Written,
+    parity: ParityReport,
+    variants: dict[str, VariantEntry],
 ) -> Manifest:
     def described(files: dict[str, Any]) -> Manifest:
         return Manifest(
@@ -139,6 +169,7 @@ def _describe(
             task="classification",
             target=name,
             model_file=target.file_name,
+            variants=variants,
             input=InputEntry(trained.input_name, tuple(trained.input_shape)),
             output_name=OUTPUT_NAME,
             classes=tuple(trained.classes),
@@ -157,7 +188,9 @@ def _describe(
             files=files,
         )
 
-    write_text(folder / CARD, model_card(described({}), unmerged=unmergeable_methods(trained.model)))
+    models = described(describe_files(folder))
+    write_snippets(folder, models)
+    write_text(folder / CARD, model_card(models, unmerged=unmergeable_methods(trained.model)))
     return described(describe_files(folder))
 
 

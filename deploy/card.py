@@ -3,8 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS, Manifest
+from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS, Manifest, VariantEntry
+from deploy.snippets import SNIPPETS
 
+_VARIANT_COLUMNS = {
+    "file": "",
+    "variant": "",
+    "weights": "",
+    "batch": "",
+    "MB": "",
+    "% of fp32": "",
+    "max difference": "max_abs_difference",
+    "top-1 agreement": "top1_agreement",
+    "accuracy fp32": "accuracy_fp32",
+    "accuracy": "accuracy",
+    "points lost": "drop_points",
+    "rows": "rows",
+}
 _RUN = """\
 ```python
 from pathlib import Path
@@ -21,7 +36,7 @@ def model_card(manifest: Manifest, unmerged: Sequence[str] = ()) -> str:
     """Return the model card of a bundle as Markdown.
 
     Args:
-        manifest: the bundle's manifest, its files not yet described.
+        manifest: the bundle's manifest; of its files only the models need be described.
         unmerged: names of adapter methods that run beside the weights.
     """
     shape = f"(batch, {', '.join(map(str, manifest.input.shape))})"
@@ -45,6 +60,7 @@ def model_card(manifest: Manifest, unmerged: Sequence[str] = ()) -> str:
         section("Scores of the run", table(plain_values(manifest.scores), ("score", "value"))),
         *_confusion(manifest),
         section("Parity with PyTorch", table(manifest.parity, ("measure", "value"))),
+        *_variants(manifest),
         section("How it was trained", table(plain_values(manifest.details), ("detail", "value"))),
         section("Files", _files(manifest)),
         section("Run it", _RUN.format(shape=shape)),
@@ -61,6 +77,24 @@ def section(title: str, body: str) -> str:
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries that fit a cell: numbers and words; the manifest holds the rest."""
     return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
+
+
+def _variants(manifest: Manifest) -> list[str]:
+    """Return the section that shows every model file: its size, and what it answers beside the first."""
+    if not manifest.variants:
+        return []
+    first = VariantEntry(manifest.model_file, "fp32", 0, "onnxruntime", {})
+    whole = manifest.files[manifest.model_file].size_bytes
+    lines = [f"| {' | '.join(_VARIANT_COLUMNS)} |\n|{'---|' * len(_VARIANT_COLUMNS)}"]
+    for name, variant in {"": first, **manifest.variants}.items():
+        size, measured = manifest.files[variant.file].size_bytes, variant.measured
+        scores = [f"{measured[key]:.4g}" if key in measured else "" for key in _VARIANT_COLUMNS.values() if key]
+        cells = [variant.file, name, variant.precision, variant.batch or "any", f"{size / 1e6:.3f}"]
+        lines.append(f"| {' | '.join(map(str, [*cells, f'{100 * size / whole:.1f}', *scores]))} |")
+    note = (
+        "Measured beside the first file: on the run's validation data where there is an accuracy, else on its examples."
+    )
+    return [section("Model files", "\n".join(lines) + f"\n\n{note}")]
 
 
 def _confusion(manifest: Manifest) -> list[str]:
@@ -80,6 +114,8 @@ def _cell_row(row: Any) -> str:
 def _files(manifest: Manifest) -> str:
     roles = {
         manifest.model_file: f"the model, {manifest.nodes} nodes, opset {manifest.opset}",
+        **{variant.file: f"the same, see variant {name}" for name, variant in manifest.variants.items()},
+        **{snippet.file_name: f"how {name} feeds it" for name, snippet in SNIPPETS.items()},
         MANIFEST: "all of this for programs",
         GOLDEN: "inputs and the logits expected",
         PARITY: "the whole parity report",

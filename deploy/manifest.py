@@ -10,13 +10,16 @@ from shared_peft.atomic import sha256_of, write_json, write_text
 from shared_peft.config import from_json, loads_json, to_json
 from shared_peft.errors import ConfigError, ExportError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 CARD, GOLDEN, PARITY = "README.md", "golden.safetensors", "parity.json"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LARGEST_TEXT = 16 << 20
 _FIX = "Export it again, or fetch the bundle again"
+
+Precision = Literal["fp32", "fp16", "int8"]
+Runtime = Literal["onnxruntime", "ort"]
 
 Check = tuple[str, object, str, object]
 """One thing that must hold of a manifest: the field, what is true where it holds, what must be, what came."""
@@ -44,6 +47,26 @@ class InputEntry:
 
 
 @dataclass(frozen=True)
+class VariantEntry:
+    """A further model file, made from the model file.
+
+    Args:
+        file: its name.
+        precision: of its weights.
+        batch: rows it takes at once; 0 for any number.
+        runtime: what runs it: any onnxruntime, or one for .ort files.
+        measured: beside the model file: rows, max_abs_difference, top1_agreement; on validation data also
+            accuracy_fp32, accuracy and drop_points.
+    """
+
+    file: str
+    precision: Precision
+    batch: int
+    runtime: Runtime
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything needed to feed the model and to name its answers.
 
@@ -52,7 +75,8 @@ class Manifest:
         kind: package that trained the model, "vision" or "imu_saga".
         task: what the output means.
         target: export target that wrote the model file.
-        model_file: name of the model file.
+        model_file: name of the model file: fp32, any batch.
+        variants: further model files, by name.
         input: name, shape and type of the input; the batch comes first and is free.
         output_name: name of the logits, shape (batch, classes).
         classes: class names in the order of the logits.
@@ -71,6 +95,7 @@ class Manifest:
     task: Literal["classification"]
     target: str
     model_file: str
+    variants: dict[str, VariantEntry]
     input: InputEntry
     output_name: str
     classes: tuple[str, ...]
@@ -232,7 +257,14 @@ def _checks_of_all(manifest: Described) -> list[Check]:
 
 
 def _checks(manifest: Manifest) -> list[Check]:
-    return [("classes", manifest.classes, "must name at least one class", manifest.classes)]
+    return [
+        ("classes", manifest.classes, "must name at least one class", manifest.classes),
+        *listed(manifest, (variant.file for variant in manifest.variants.values())),
+        *(
+            (f"variants.{name}.batch", variant.batch >= 0, "must be 0 or more", variant.batch)
+            for name, variant in manifest.variants.items()
+        ),
+    ]
 
 
 def _read_sums(bundle: Path) -> dict[str, str]:

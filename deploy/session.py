@@ -1,7 +1,10 @@
 """onnxruntime sessions as this project opens them: on the CPU, errors only."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deploy.manifest import BundleError
 from deploy.packages import load_package
@@ -10,10 +13,10 @@ _ERRORS_ONLY = 3
 
 
 def open_session(path: Path, *, threads: int = 0) -> Any:
-    """Open an ONNX file for inference on the CPU.
+    """Open an .onnx or .ort file for inference on the CPU.
 
     Args:
-        path: the .onnx file.
+        path: the file.
         threads: threads within an operator; 0 leaves the choice to onnxruntime.
 
     Returns:
@@ -34,3 +37,10 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
         raise BundleError(
             path.name, "must be an ONNX file that onnxruntime loads", reason, "Export it again"
         ) from error
+
+
+def open_runner(path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the file's first output as a function of its one input, float32; see `open_session`."""
+    session = open_session(path, threads=threads)
+    name = session.get_inputs()[0].name
+    return lambda inputs: session.run(None, {name: np.ascontiguousarray(inputs, dtype=np.float32)})[0]

@@ -14,13 +14,15 @@ from torch import nn
 
 from shared_peft.config import from_json, to_json
 from shared_peft.errors import RunError
-from shared_peft.training import RunFolder, TrainedModel
+from shared_peft.training import LabelledRows, RunFolder, TrainedModel
 from shared_peft.weights import load_checked, read_tensors, write_tensors
 from vision.adapt import Trainee
 from vision.backbones.build import build_from_spec
 from vision.backbones.family import Backbone, BackboneSpec, DataConfig
-from vision.transforms import describe_preprocessing
+from vision.datasets import draw_shots, open_images
+from vision.transforms import describe_preprocessing, load_pixels, normalise
 
+SINGLE_LABEL, VALIDATION_MOST = "single-label", 1024
 SEGMENT = "vision.segment"  # kind of the runs whose model answers for every pixel
 
 
@@ -46,7 +48,7 @@ class RunDescription:
     head: tuple[str, ...]
     preprocessing: dict[str, Any]
     seed: int
-    task: str = "single-label"
+    task: str = SINGLE_LABEL
 
 
 def save_model(
@@ -57,7 +59,7 @@ def save_model(
     *,
     method: str,
     seed: int,
-    task: str = "single-label",
+    task: str = SINGLE_LABEL,
 ) -> None:
     """Write the trained model; an adapter is written apart and then taken off the model.
 
@@ -162,4 +164,32 @@ def load_run(path: Path) -> TrainedModel:
             "seed": description.seed,
             "task": description.task,
         },
+        validation=(lambda: read_validation(path)) if description.task == SINGLE_LABEL else None,
     )
+
+
+def read_validation(path: Path) -> LabelledRows:
+    """Read images of the training side that the run did not train on, or those it did where none is left.
+
+    Args:
+        path: a finished run's folder.
+
+    Returns:
+        At most 1024 images, spread over the classes, preprocessed.
+
+    Raises:
+        RunError: the run does not say which images it was given.
+        DataError: they are not there any more.
+    """
+    config, description = RunFolder(path).describe("vision")["config"], stored_description(path)
+    lacking = [name for name in ("data", "classes", "shots", "seed") if name not in config]
+    if lacking:
+        must = "the run must say which images it was trained on"
+        raise RunError(path, must, f"no {', '.join(lacking)}", "Use a run of `python -m vision finetune`")
+    images = open_images(config["data"], tuple(config["classes"])).train
+    seen = set(draw_shots(images, config["shots"], config["seed"]).tolist())
+    rows = [row for row in range(len(images)) if row not in seen] or sorted(seen)
+    spread = sorted(rows, key=lambda row: int(images.labels[row]))
+    chosen = torch.linspace(0, len(spread) - 1, min(VALIDATION_MOST, len(spread))).round().long()
+    pixels = load_pixels(images.take(torch.tensor(spread)[chosen]), description.data, skip_broken=True)
+    return LabelledRows(normalise(pixels.values, description.data), pixels.labels)

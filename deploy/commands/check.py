@@ -22,9 +22,15 @@ def check(config: CheckConfig) -> None:
     """Verify a bundle's files and run its golden sample."""
     runner = BundleRunner(config.bundle)
     say(f"{len(runner.manifest.files) + 1} files: sizes and hashes as listed")
+    _say_golden(runner)
+    for name in getattr(runner.manifest, "variants", {}):
+        _say_golden(BundleRunner(config.bundle, variant=name))
+
+
+def _say_golden(runner: BundleRunner) -> None:
     golden = runner.check_golden()
     say(
-        f"golden sample: {golden.rows} rows, max |difference| {golden.max_abs_difference:.2e}, "
+        f"golden sample, {runner.file}: {golden.rows} rows, max |difference| {golden.max_abs_difference:.2e}, "
         f"top-1 agreement {100 * golden.top1_agreement:.0f} %"
     )
 

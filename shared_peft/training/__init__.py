@@ -5,11 +5,12 @@ from shared_peft.training.metrics import Classification, score_classification
 from shared_peft.training.order import epoch_order
 from shared_peft.training.processes import is_main, on_main, one_voice
 from shared_peft.training.run import RunFolder, package_versions
-from shared_peft.training.trained import TrainedModel
+from shared_peft.training.trained import LabelledRows, TrainedModel
 
 __all__ = [
     "Batch",
     "Classification",
+    "LabelledRows",
     "RunFolder",
     "TrainConfig",
     "TrainResult",

@@ -8,6 +8,19 @@ import torch
 from torch import nn
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Inputs as the model takes them, with their classes.
+
+    Args:
+        inputs: preprocessed, float32, shape (n, *input_shape).
+        labels: class indices, int64, shape (n,).
+    """
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A model read back from a run folder.
@@ -20,9 +33,12 @@ class TrainedModel:
         input_shape: its shape without the batch.
         classes: class names in the order of the logits.
         preprocessing: what must happen to raw data before it is fed, as plain JSON values with units.
-        examples: a few real, preprocessed inputs, shape (n, *input_shape).
+        examples: a few real, preprocessed inputs, shape (n, *input_shape); their type is the input's.
         scores: the run's own test scores, as plain JSON values.
         details: backbone, method and seed of the run, as plain JSON values.
+        validation: reads the run's own validation data when called, never its test data: what training left aside,
+            else what it saw; None where a class is not what a row has.
+        free_axes: axes of ``input_shape`` that may have another size, such as an image's height and width.
     """
 
     kind: str
@@ -35,3 +51,5 @@ class TrainedModel:
     examples: torch.Tensor
     scores: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    validation: Callable[[], LabelledRows] | None = None
+    free_axes: tuple[int, ...] = ()

@@ -12,6 +12,7 @@ from deploy import BundleRunner, export_model, load_manifest
 from deploy.parity import BATCHES, TOLERANCE
 from deploy.program import export_program, merged_copy
 from deploy.session import open_session
+from deploy.snippets import SNIPPETS
 from deploy.targets.onnx import OnnxTarget
 from shared_peft import METHODS, AdapterLayer
 from shared_peft.errors import ExportError, MissingPackageError, UnknownNameError
@@ -20,7 +21,16 @@ from tests.deploy.toys import CLASSES, ConvNet, trained_toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* runs beside dense layers only")
 
-BUNDLE_FILES = {"README.md", "SHA256SUMS", "golden.safetensors", "manifest.json", "model.onnx", "parity.json"}
+BUNDLE_FILES = {
+    "README.md",
+    "SHA256SUMS",
+    "golden.safetensors",
+    "manifest.json",
+    "model.fixed.onnx",
+    "model.onnx",
+    "parity.json",
+    *(snippet.file_name for _, snippet in SNIPPETS.items()),
+}
 
 
 @pytest.mark.parametrize(("network", "method"), PAIRS)
@@ -67,7 +77,7 @@ def test_adapter_changes_the_exported_answer(bundle_of, method):
     assert np.abs(BundleRunner(bundle).logits(inputs.numpy()) - plain).max() > 100 * TOLERANCE
 
 
-def test_bundle_holds_its_six_files_and_one_model_file(bundle_of):
+def test_bundle_holds_its_files_and_no_external_data(bundle_of):
     bundle = bundle_of()[1]
     assert {path.name for path in bundle.iterdir()} == BUNDLE_FILES
     assert [path.name for path in bundle.glob("*.data")] == []

@@ -35,7 +35,7 @@ def test_edited_manifest_is_refused(bundle_copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(schema_version=2), "schema_version must be 1, got 2"),
+        (lambda v: v.update(schema_version=3), "schema_version must be 2, got 3"),
         (lambda v: v.update(extra=1), "key must be one of .*, got 'extra'"),
         (lambda v: v.pop("classes"), "key 'classes' must be given"),
         (lambda v: v.update(classes=[]), "must name at least one class"),

@@ -1,0 +1,130 @@
+"""Changes to a finished ONNX graph that leave its answers: store in half precision, share, shorten, tidy."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.packages import load_package
+from shared_peft.atomic import replacing
+
+_ERRORS_ONLY = 3
+LEAST_ELEMENTS = 64  # ours: a Cast node takes 40 bytes, so smaller tensors are not worth halving
+_LARGEST_HALF, _SMALLEST_HALF = 65504.0, 6.1e-5  # of IEEE 754 binary16, the smallest with all its digits
+_LOST = 1e-3  # ours: share of a tensor's largest value that what is too small for half precision may have
+
+
+def read_graph(path: Path) -> Any:
+    """Return the ModelProto of an .onnx file."""
+    return load_package("onnx", "reading an ONNX file").load(str(path))
+
+
+def write_graph(model: Any, path: Path) -> None:
+    """Write a ModelProto, whole or not at all; the same model gives the same bytes."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def halve(model: Any, names: Collection[str]) -> None:
+    """Store float32 tensors in half precision with a Cast behind; everything is still computed in float32.
+
+    onnxruntime folds the Cast when it loads the file. Computing in half precision would overflow in sums of squares,
+    and no processor without such instructions gains by it.
+
+    Args:
+        model: a ModelProto, changed in place.
+        names: initialisers that may be halved; small ones, and those that half precision cannot hold, are left.
+    """
+    onnx = load_package("onnx", "half precision")
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.name not in names or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.size < LEAST_ELEMENTS or not _fits(values):
+            continue
+        full, half = tensor.name, f"{tensor.name}.half"
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(onnx.helper.make_node("Cast", [half], [full], name=f"{full}.full", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
+
+
+def _fits(values: np.ndarray) -> bool:
+    sizes = np.abs(values)
+    largest = float(sizes.max())
+    lost = sizes[sizes < _SMALLEST_HALF].max(initial=0.0)
+    return np.isfinite(largest) and largest <= _LARGEST_HALF and float(lost) <= _LOST * largest
+
+
+def share_equal(model: Any) -> None:
+    """Keep one of each set of initialisers with the same bytes, in place: layers run several times share weights."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept, renamed = [], {}
+    onnx = load_package("onnx", "sharing weights")
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        key = (tensor.data_type, tuple(tensor.dims), array.tobytes())
+        renamed[tensor.name] = first.setdefault(key, tensor.name)
+        if renamed[tensor.name] == tensor.name:
+            kept.append(tensor)
+    kept = [_copy(tensor) for tensor in kept]
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+
+
+def _copy(message: Any) -> Any:
+    twin = type(message)()
+    twin.CopyFrom(message)
+    return twin
+
+
+def shorten(model: Any) -> None:
+    """Give every tensor but the inputs and outputs a short name and drop node names, in place.
+
+    A graph with subgraphs, which may use outer names, is left as it is.
+    """
+    graph = model.graph
+    if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return
+    kept = {"", *(value.name for value in (*graph.input, *graph.output))}
+    found = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    numbers = (name for name in map("{:x}".format, range(2 * len(found) + len(kept))) if name not in kept)
+    short = {name: name if name in kept else next(numbers) for name in dict.fromkeys(found)}
+    for tensor in graph.initializer:
+        tensor.name = short[tensor.name]
+    for node in graph.node:
+        node.ClearField("name")
+        for names in (node.input, node.output):
+            names[:] = [short.get(name, name) for name in names]
+
+
+def used_domains(model: Any) -> None:
+    """Drop operator sets that no node uses, in place; onnxruntime lists all it knows when it saves a graph."""
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [_copy(entry) for entry in model.opset_import if entry.domain in used]
+    model.ClearField("opset_import")
+    model.opset_import.extend(kept)
+
+
+def operators(model: Any) -> Counter[str]:
+    """Return how often each operator occurs."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def fold(model: Any) -> Any:
+    """Return a graph in which onnxruntime computed whatever depends on no input, with standard operators only."""
+    onnxruntime = load_package("onnxruntime", "folding constants")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as scratch:
+        options.optimized_model_filepath = str(Path(scratch, "folded.onnx"))
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return read_graph(Path(scratch, "folded.onnx"))

@@ -1,0 +1,204 @@
+"""Which part of a graph becomes int8, and how: dynamic for linear and attention nets, static for ConvNets.
+
+Only weights that training made are quantised. Constant tables, such as the cosines of a spectrum, also stand in matrix
+products, but their results span many powers of ten, which 8 bits cannot. They are told apart by a second export of the
+same model with random weights: what that leaves as it was is no weight.
+"""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from deploy.graph_edit import read_graph, write_graph
+from deploy.packages import load_package
+from shared_peft.errors import ExportError
+
+Int8 = Literal["dynamic", "static"]
+LINEAR, CONVOLUTION = ("MatMul", "Gemm"), ("Conv",)
+ELEMENTWISE = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool")
+_FIX = "Export without --int8, and report the model's architecture"
+
+
+@dataclass(frozen=True)
+class WeightNode:
+    """A node with a weight that training made: its name, its operator and the weight's number of elements."""
+
+    name: str
+    operator: str
+    elements: int
+
+
+def prepared(path: Path) -> Any:
+    """Return a graph with constants folded, batch norms merged and shapes inferred, every node named.
+
+    Args:
+        path: an .onnx file.
+
+    Raises:
+        ExportError: onnxruntime cannot prepare it.
+    """
+    package = load_package("onnxruntime.quantization.shape_inference", "quantisation")
+    with tempfile.TemporaryDirectory() as scratch, refusals("preparing for int8"):
+        package.quant_pre_process(str(path), str(Path(scratch, "prepared.onnx")), skip_symbolic_shape=True)
+        model = read_graph(Path(scratch, "prepared.onnx"))
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+    return model
+
+
+def weight_nodes(model: Any, twin: Any) -> list[WeightNode]:
+    """Return the nodes whose weight training made, in the order of the graph.
+
+    Args:
+        model: a prepared ModelProto.
+        twin: the same for random weights.
+    """
+    values = _constants(model)
+    unchanged = {(value.shape, value.tobytes()) for value in _constants(twin).values()}
+    found = []
+    for node in model.graph.node:
+        name = node.input[1] if node.op_type in (*LINEAR, *CONVOLUTION) else ""
+        weight = values.get(name)
+        if weight is not None and weight.ndim >= 2 and (weight.shape, weight.tobytes()) not in unchanged:
+            found.append(WeightNode(node.name, node.op_type, weight.size))
+    return found
+
+
+def chosen_kind(nodes: Collection[WeightNode]) -> Int8:
+    """Return the kind of quantisation for a net by where its weights stand: static where most are convolutions'.
+
+    Dynamic quantisation of a convolution is several times slower than none; static quantisation of attention loses
+    accuracy.
+
+    Example:
+        >>> chosen_kind([WeightNode("a", "Conv", 100), WeightNode("b", "Gemm", 900)])
+        'dynamic'
+    """
+    convolved = sum(node.elements for node in nodes if node.operator in CONVOLUTION)
+    return "static" if 2 * convolved > sum(node.elements for node in nodes) else "dynamic"
+
+
+def quantise_dynamic(model: Any, nodes: Collection[WeightNode]) -> Any:
+    """Return a graph with int8 weights per channel in its linear layers; activations are scaled as they come.
+
+    Args:
+        model: a prepared ModelProto; used up.
+        nodes: see `weight_nodes`; convolutions among them keep their weights.
+    """
+    package = load_package("onnxruntime.quantization", "quantisation")
+    model.graph.ClearField("value_info")  # else the transposed weight of a Gemm contradicts its stored shape
+    _own_weights(model)
+    linear = [node.name for node in nodes if node.operator in LINEAR]
+    with _quantised_file(model) as (source, target), refusals("dynamic int8"):
+        package.quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=list(LINEAR),
+            per_channel=True,
+            weight_type=package.QuantType.QInt8,
+            nodes_to_quantize=[*linear, *(f"{name}_MatMul" for name in linear)],  # the name a Gemm is given there
+        )
+        return read_graph(target)
+
+
+def quantise_static(model: Any, nodes: Collection[WeightNode], rows: np.ndarray) -> Any:
+    """Return a graph with int8 weights per channel and uint8 activations, scaled by what calibration rows showed.
+
+    Args:
+        model: a prepared ModelProto; used up.
+        nodes: see `weight_nodes`.
+        rows: calibration inputs, float32, shape (n, *input_shape).
+    """
+    package = load_package("onnxruntime.quantization", "quantisation")
+    between = _between(model, {node.name for node in nodes})
+    _own_weights(model)
+    with _quantised_file(model) as (source, target), refusals("static int8"):
+        package.quantize_static(
+            source,
+            target,
+            _reader(package, model.graph.input[0].name, rows),
+            quant_format=package.QuantFormat.QDQ,
+            op_types_to_quantize=[*LINEAR, *CONVOLUTION, *ELEMENTWISE],
+            per_channel=True,
+            activation_type=package.QuantType.QUInt8,
+            weight_type=package.QuantType.QInt8,
+            nodes_to_quantize=[*(node.name for node in nodes), *between],
+        )
+        return read_graph(target)
+
+
+def _constants(model: Any) -> dict[str, np.ndarray]:
+    onnx = load_package("onnx", "quantisation")
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def _own_weights(model: Any) -> None:
+    """Give every weighted node its own copy of its weight, in place: the quantiser transposes a shared one twice."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        name = node.input[1] if node.op_type in (*LINEAR, *CONVOLUTION) else ""
+        if name in tensors and name in seen:
+            own = model.graph.initializer.add()
+            own.CopyFrom(tensors[name])
+            own.name = node.input[1] = f"{name}.{node.name}"
+        seen.add(name)
+
+
+def _between(model: Any, weighted: set[str]) -> list[str]:
+    """Return elementwise nodes that quantised layers alone feed; what reads the raw input keeps its precision."""
+    after: set[str] = set()
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        inputs = [name for name in node.input if name and name not in constants]
+        behind = bool(inputs) and all(name in after for name in inputs)
+        if node.name in weighted or behind:
+            after.update(node.output)
+        if behind and node.op_type in ELEMENTWISE:
+            found.append(node.name)
+    return found
+
+
+def _reader(package: Any, name: str, rows: np.ndarray) -> Any:
+    """Return calibration rows one by one, as onnxruntime's calibration asks for them."""
+
+    class Reader(package.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rows: Iterator[np.ndarray] = iter(rows[:, None])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            row = next(self.rows, None)
+            return None if row is None else {name: row}
+
+    return Reader()
+
+
+@contextlib.contextmanager
+def _quantised_file(model: Any) -> Iterator[tuple[Path, Path]]:
+    """Give the path of the written model and one to write its int8 twin to."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "float.onnx")
+        write_graph(model, source)
+        yield source, Path(scratch, "int8.onnx")
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what onnxruntime's tools raise into an ExportError, and keep their advice off the terminal."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    except Exception as error:  # the tools raise whatever their own code raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise ExportError(what, "onnxruntime's tools must take the graph", reason, _FIX) from error
+    finally:
+        root.setLevel(before)
