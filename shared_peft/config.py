@@ -48,10 +48,19 @@ def from_json(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 
 def loads_json(text: str | bytes, where: str) -> Any:
-    """Parse JSON text; a syntax error becomes a ConfigError that names ``where``."""
+    """Parse JSON text; a syntax error, or a key given twice in one object, is a ConfigError that names ``where``."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ConfigError(where, "each key must be given once", repr(twice), "Remove all but one")
+        return values
+
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or a number of thousands of digits
         raise ConfigError(where, "must be JSON", str(error), "Repair or replace the file") from error
 
 
