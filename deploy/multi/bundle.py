@@ -60,8 +60,8 @@ def export_multi(
         report(
             f"wrote {MODEL_FILE}: {written.nodes} nodes, {len(written.inputs)} optional inputs, opset {written.opset}"
         )
-        write_adapters(folder, tasks, base_sha256)
-        parity = measure_tasks(tasks, folder, MODEL_FILE, base_sha256)
+        write_adapters(folder, tasks, base_sha256, written.factors)
+        parity = measure_tasks(tasks, folder, MODEL_FILE, base_sha256, written.factors)
         for task in tasks:
             report(f"{task.name}: {_summary(task, folder, parity[task.name])}")
         write_json(folder / PARITY, {name: to_json(measured) for name, measured in parity.items()})

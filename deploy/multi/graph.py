@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from deploy.conversion import cause
+from deploy.multi.arrange import arrange_sums
 from deploy.multi.fold import fold_norms
 from deploy.multi.inputs import CLASSES, GraphInput, TaskTensors, replaced
 from deploy.multi.layer import Slot, example_like, with_inputs
@@ -130,6 +131,7 @@ def write_graph(  # noqa: PLR0913
     _name_dimensions(proto, inputs)
     _drop_zero_biases(proto)
     factors = fold_norms(proto)
+    arrange_sums(proto, {each.name for each in inputs})
     _drop_unused(proto)
     check_model(proto)
     nodes = len(proto.graph.node)

@@ -93,10 +93,20 @@ def _is_sequential(factors: Factors) -> bool:
     return factors.in_factor is not None and math.prod(factors.core.shape[2:]) > 1
 
 
-def arrays_of(tensors: TaskTensors) -> dict[str, np.ndarray]:
-    """Return a task's tensors by the names of the graph's inputs, float32, as an adapter file holds them."""
-    stored = [slot.stored(factors) for slot, factors in tensors.changes.items()]
-    return {name: _array(tensor) for part in (*stored, tensors.own) for name, tensor in part.items()}
+def arrays_of(tensors: TaskTensors, factors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a task's tensors by the names of the graph's inputs, float32, as an adapter file holds them.
+
+    Args:
+        tensors: as they come from the model.
+        factors: factor on each row of a tensor, shape (rows,), by name; see `deploy.multi.fold`.
+    """
+    parts = [slot.stored(change) for slot, change in tensors.changes.items()]
+    arrays = {name: _array(tensor) for part in (*parts, tensors.own) for name, tensor in part.items()}
+    return {name: _times(array, factors.get(name)) for name, array in arrays.items()}
+
+
+def _times(array: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    return array if rows is None else (array * rows.reshape(-1, *(1,) * (array.ndim - 1))).astype(np.float32)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

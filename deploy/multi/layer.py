@@ -1,5 +1,6 @@
 """Low-rank changes whose factors are inputs of the exported graph; `AdapterLayer` runs them like any adapter (ours)."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ _CONVOLVE: dict[int, Callable[[Tensor, Tensor], Tensor]] = {
     4: functional.conv2d,
     5: functional.conv3d,
 }
+NARROWEST = 4  # ours: input channels
 _LINEAR = 2  # dimensions of a linear layer's weight
 
 
@@ -114,8 +116,15 @@ class Slot:
 
 
 def runs_chain(layer: AdapterLayer) -> bool:
-    """Tell whether a chain can run beside this layer."""
-    return layer.kind.runs_chain(layer.base_layer)
+    """Tell whether a chain runs beside this layer.
+
+    Not beside a kernel on an input as narrow as the chain: its core would gather as much as the layer itself does
+    (1.10 times the merged model's time for resnet18 without that chain, 1.18 times with it).
+    """
+    base = layer.base_layer
+    weight = base.get_parameter(layer.kind.slots(base)[0].parameter)
+    stem = math.prod(weight.shape[2:]) > 1 and weight.shape[1] <= NARROWEST
+    return layer.kind.runs_chain(base) and not stem
 
 
 def changes_of(layer: AdapterLayer) -> dict[Slot, Factors] | None:

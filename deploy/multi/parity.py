@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,9 @@ class TaskParity:
     randomised: WeightsParity
 
 
-def measure_tasks(tasks: Sequence[Task], folder: Path, model_file: str, base_sha256: str) -> dict[str, TaskParity]:
+def measure_tasks(
+    tasks: Sequence[Task], folder: Path, model_file: str, base_sha256: str, factors: Mapping[str, np.ndarray]
+) -> dict[str, TaskParity]:
     """Compare adapter files, and those of randomised twins, with PyTorch at batch 1, 4 and 7; check the numbers.
 
     Args:
@@ -45,6 +47,7 @@ def measure_tasks(tasks: Sequence[Task], folder: Path, model_file: str, base_sha
         folder: where the graph and the tasks' adapter files lie.
         model_file: name of the graph.
         base_sha256: of the base.
+        factors: of the tensors' rows; see `deploy.multi.fold`.
 
     Raises:
         ExportError: a gate failed, named with its task and number.
@@ -53,17 +56,17 @@ def measure_tasks(tasks: Sequence[Task], folder: Path, model_file: str, base_sha
     trained = {task.name: _compare(task, model, folder, base_sha256, "trained") for task in tasks}
     twins = [randomised_task(task, seed=_SEED + number) for number, task in enumerate(tasks)]
     with tempfile.TemporaryDirectory() as scratch:
-        write_adapters(Path(scratch), twins, base_sha256)
+        write_adapters(Path(scratch), twins, base_sha256, factors)
         return {
             twin.name: TaskParity(trained[twin.name], _compare(twin, model, Path(scratch), base_sha256, "randomised"))
             for twin in twins
         }
 
 
-def write_adapters(folder: Path, tasks: Sequence[Task], base_sha256: str) -> None:
+def write_adapters(folder: Path, tasks: Sequence[Task], base_sha256: str, factors: Mapping[str, np.ndarray]) -> None:
     """Write one adapter file a task."""
     for name, tensors in same_forms({task.name: tensors_of(task) for task in tasks}).items():
-        write_adapter(folder / f"{name}{SUFFIX}", arrays_of(tensors), base_sha256)
+        write_adapter(folder / f"{name}{SUFFIX}", arrays_of(tensors, factors), base_sha256)
 
 
 @torch.no_grad()

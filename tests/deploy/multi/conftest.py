@@ -71,19 +71,36 @@ def imu(runs, tmp_path_factory) -> Exported:
     return Exported(out, mark, {task.name: task for task in tasks})
 
 
+class ResidualNet(ConvNet):
+    """The toy with a residual block of a dense convolution between its stem and the rest; input (3, 12, 12)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = torch.nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.dense_norm = torch.nn.BatchNorm2d(8)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        hidden = self.stem(image)
+        hidden = (self.dense_norm(self.dense(hidden)) + hidden).relu()
+        hidden = (hidden + self.norm(self.pointwise(self.depthwise(hidden)))).relu()
+        return self.head(hidden.mean((2, 3)))
+
+
 def conv_task(name: str, rank: int, classes: int, method: str = "flora") -> Task:
     """Return a task on the toy network, whose frozen weights are the same each time."""
     torch.manual_seed(3)
-    base = ConvNet()
+    base = ResidualNet()
+    generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        base.norm.running_mean.add_(0.3)
-        base.norm.running_var.mul_(1.7)
+        for norm in (base.stem[1], base.norm, base.dense_norm):
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.add_(0.5 * torch.rand(tensor.shape, generator=generator))
     base.head = torch.nn.Linear(8, classes)
     fields = {"r": rank, "exclude_modules": ["head"], "modules_to_save": ["head"]}
     config = make_config(method, **fields)
     model = fill(get_peft_model(base, config, generator=torch.Generator().manual_seed(rank)), seed=rank)
     named = tuple(f"class {index}" for index in range(classes))
-    return Task(name, trained_toy(model, ConvNet, classes=named), ("head",))
+    return Task(name, trained_toy(model, ResidualNet, classes=named), ("head",))
 
 
 @pytest.fixture(scope="session")

@@ -82,11 +82,11 @@ def task_of(name: str, method: str, layers: str, rank: int) -> Task:
 def measure(task: Task, folder: Path, options: Options) -> str:
     """Return the row's numbers: sizes, medians and the ratio to the merged model, each call beside its neighbours."""
     trained, model = task.trained, folder / MODEL_FILE
-    write_base(model, [task], _MARK, 20)
+    factors = write_base(model, [task], _MARK, 20).factors
     tensors = same_forms({"a": tensors_of(task)})["a"]
-    write_adapter(folder / f"a{SUFFIX}", arrays_of(tensors), _MARK)
+    write_adapter(folder / f"a{SUFFIX}", arrays_of(tensors, factors), _MARK)
     wide = {slot: padded(factors, options.padded_rank) for slot, factors in tensors.changes.items()}
-    write_adapter(folder / f"padded{SUFFIX}", arrays_of(replace(tensors, changes=wide)), _MARK)
+    write_adapter(folder / f"padded{SUFFIX}", arrays_of(replace(tensors, changes=wide), factors), _MARK)
     program = export_program(merged_copy(trained.model), trained.input_shape)
     OnnxTarget().write(program, folder / "merged.onnx", input_name=trained.input_name, opset=20)
     session, merged = (open_session(path, threads=1) for path in (model, folder / "merged.onnx"))

@@ -25,7 +25,7 @@ from vision.transforms import describe_preprocessing, fit_image
 
 
 def arrays(tasks):
-    return {name: arrays_of(each) for name, each in same_forms({t.name: tensors_of(t) for t in tasks}).items()}
+    return {name: arrays_of(each, {}) for name, each in same_forms({t.name: tensors_of(t) for t in tasks}).items()}
 
 
 def test_a_pack_gives_the_tensors_of_its_runs(runs, pack, imu):
