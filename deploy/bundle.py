@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from deploy.card import model_card
 from deploy.golden import write_golden
@@ -114,6 +115,9 @@ def check_trained(trained: TrainedModel) -> None:
     if len(trained.examples) == 0 or shape[1:] != tuple(trained.input_shape):
         must = f"examples must have shape (n, {', '.join(map(str, trained.input_shape))}) with n of 1 or more"
         raise ExportError(trained.kind, must, shape, "Keep a few real inputs with the run")
+    if trained.examples.dtype not in (torch.float32, torch.uint8):
+        must = "examples must be float32 or uint8"
+        raise ExportError(trained.kind, must, trained.examples.dtype, "Convert them as the model takes them")
     if trained.model.training:
         raise ExportError(trained.kind, "the model must be in eval mode", "training mode", "Call model.eval() first")
     with torch.no_grad():
@@ -124,8 +128,12 @@ def check_trained(trained: TrainedModel) -> None:
 
 
 def _write_model(trained: TrainedModel, target: ExportTarget, folder: Path, opset: int) -> Written:
-    program = export_program(merged_copy(trained.model), trained.input_shape)
+    program = _program(trained, merged_copy(trained.model))
     return target.write(program, folder / target.file_name, input_name=trained.input_name, opset=opset)
+
+
+def _program(trained: TrainedModel, model: nn.Module) -> ExportedProgram:
+    return export_program(model, trained.input_shape, dtype=trained.examples.dtype, free_axes=trained.free_axes)
 
 
 def _measure(trained: TrainedModel, target: ExportTarget, files: ModelFiles, written: Written) -> ParityReport:
@@ -136,7 +144,7 @@ def _measure(trained: TrainedModel, target: ExportTarget, files: ModelFiles, wri
     examples = trained.examples
 
     def write(model: nn.Module, path: Path) -> Written:
-        program = export_program(model, trained.input_shape)
+        program = _program(trained, model)
         return target.write(program, path, input_name=trained.input_name, opset=written.opset)
 
     measured = compare_answers(trained.model, target.open(files.model, threads=1), examples, "trained")
@@ -151,6 +159,12 @@ def _measure(trained: TrainedModel, target: ExportTarget, files: ModelFiles, wri
     randomised = compare_answers(twin, target.open(files.twin, threads=1), examples, "randomised")
     check_weights(randomised)
     return ParityReport(TOLERANCE, measured, randomised, graph)
+
+
+def input_entry(trained: TrainedModel) -> InputEntry:
+    """Return what a manifest says of a trained model's input."""
+    dtype = "uint8" if trained.examples.dtype == torch.uint8 else "float32"
+    return InputEntry(trained.input_name, tuple(trained.input_shape), dtype, tuple(trained.free_axes))
 
 
 def _describe(
@@ -170,7 +184,7 @@ def _describe(
             target=name,
             model_file=target.file_name,
             variants=variants,
-            input=InputEntry(trained.input_name, tuple(trained.input_shape)),
+            input=input_entry(trained),
             output_name=OUTPUT_NAME,
             classes=tuple(trained.classes),
             preprocessing=without_paths(trained.preprocessing),

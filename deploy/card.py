@@ -39,7 +39,7 @@ def model_card(manifest: Manifest, unmerged: Sequence[str] = ()) -> str:
         manifest: the bundle's manifest; of its files only the models need be described.
         unmerged: names of adapter methods that run beside the weights.
     """
-    shape = f"(batch, {', '.join(map(str, manifest.input.shape))})"
+    shape = manifest.input.words
     backbone = manifest.details.get("backbone") or manifest.details.get("encoder") or manifest.kind
     method = manifest.details.get("method")
     merged = "" if unmerged else " and merged"

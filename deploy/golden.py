@@ -17,7 +17,7 @@ _LARGEST_SAMPLE = 8
 
 @dataclass(frozen=True)
 class GoldenSample:
-    """Inputs, shape (n, *input_shape), and the expected logits, shape (n, classes); float32."""
+    """Inputs, shape (n, *input_shape), of the input's type, and the expected logits, float32, shape (n, classes)."""
 
     inputs: np.ndarray
     logits: np.ndarray
@@ -25,7 +25,7 @@ class GoldenSample:
 
 def write_golden(folder: Path, model: nn.Module, examples: torch.Tensor) -> None:
     """Write up to 8 examples with the logits of ``model`` (adapted, eval mode) into ``folder``."""
-    inputs = examples[:_LARGEST_SAMPLE].cpu().float()
+    inputs = examples[:_LARGEST_SAMPLE].cpu()
     with torch.no_grad():
         write_tensors(folder / GOLDEN, {"inputs": inputs, "logits": model(inputs).float()})
 
@@ -43,8 +43,9 @@ def read_golden(bundle: Path, manifest: Manifest) -> GoldenSample:
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(path, "must be a safetensors file", str(error), fix) from error
     rows = len(tensors["inputs"]) if "inputs" in tensors else 0
-    expected = {"inputs": (rows, *manifest.input.shape), "logits": (rows, len(manifest.classes))}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
+    shapes = {"inputs": (manifest.input.dtype, rows, *manifest.input.shape)}
+    expected = {**shapes, "logits": ("float32", rows, len(manifest.classes))}
+    found = {name: (str(tensor.dtype), *tensor.shape) for name, tensor in tensors.items()}
     if rows == 0 or found != expected:
         raise BundleError(path, f"must hold {expected}", found, fix)
     return GoldenSample(tensors["inputs"], tensors["logits"])

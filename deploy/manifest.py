@@ -1,7 +1,7 @@
 """manifest.json: what a bundle holds and how it is fed; reading it back refuses whatever does not fit."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -39,11 +39,32 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class InputEntry:
-    """The model's one input: its name, its shape without the batch, its type."""
+    """The model's one input.
+
+    Args:
+        name: its name in the graph.
+        shape: its shape without the batch.
+        dtype: its type.
+        free_axes: axes of ``shape`` that may have another size, such as an image's height and width.
+    """
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "uint8"] = "float32"
+    free_axes: tuple[int, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The shape with its batch, for people."""
+        sizes = ("any" if axis in self.free_axes else str(size) for axis, size in enumerate(self.shape))
+        return f"(batch, {', '.join(sizes)})"
+
+    def fits(self, shape: Sequence[object]) -> bool:
+        """Return whether a shape without its batch is this one but for the free axes."""
+        return len(shape) == len(self.shape) and all(
+            axis in self.free_axes or found == size
+            for axis, (found, size) in enumerate(zip(shape, self.shape, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -244,9 +265,15 @@ def listed(manifest: Described, names: Iterable[str]) -> list[Check]:
     return [("files", name in manifest.files, f"must list {name}", found) for name in names]
 
 
+def _axes_of(entry: InputEntry) -> bool:
+    axes = entry.free_axes
+    return len(set(axes)) == len(axes) and all(0 <= axis < len(entry.shape) for axis in axes)
+
+
 def _checks_of_all(manifest: Described) -> list[Check]:
     return [
         ("input.shape", all(n > 0 for n in manifest.input.shape), "sizes must be positive", manifest.input.shape),
+        ("input.free_axes", _axes_of(manifest.input), "must be axes of the shape, each once", manifest.input.free_axes),
         ("nodes", manifest.nodes > 0, "must be positive", manifest.nodes),
         *listed(manifest, (manifest.model_file, CARD, GOLDEN, PARITY)),
         *(

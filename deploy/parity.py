@@ -104,7 +104,7 @@ def compare_answers(model: nn.Module, run: Runner, examples: torch.Tensor, weigh
         examples: inputs, shape (n, *input_shape); used again from the start where there are too few.
         weights: "trained" or "randomised".
     """
-    rows = examples.cpu().float()
+    rows = examples.cpu()
     rows = rows[torch.arange(max(_ROWS, len(rows))) % len(rows)]
     batches, seen = [], []
     for batch in BATCHES:

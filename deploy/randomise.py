@@ -30,7 +30,7 @@ def randomised_copy(model: nn.Module, examples: torch.Tensor, *, generator: torc
         spread = max(float(parameter.detach().std(unbiased=False)), _least_spread(parameter))
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.copy_(parameter.mean() + spread * noise)
-    _measure_statistics(twin, examples.cpu().float(), generator)
+    _measure_statistics(twin, examples.cpu(), generator)
     return twin.eval().requires_grad_(False)
 
 

@@ -42,14 +42,14 @@ def rows_of(trained: TrainedModel, *, labelled: bool) -> MeasuredRows:
         ExportError: it is needed, and the run has none or too little.
     """
     if not labelled:
-        examples = trained.examples.cpu().float().numpy()
+        examples = trained.examples.cpu().numpy()
         return MeasuredRows(examples[:0], examples, None)
     fix = "Export where the run's data lies, or without --int8"
     if trained.validation is None:
         raise ExportError("int8", "must be measured on the run's validation data", "a run without any", fix)
     rows = trained.validation()
     _check(trained, rows)
-    inputs, labels = rows.inputs.cpu().float().numpy(), rows.labels.cpu().numpy()
+    inputs, labels = rows.inputs.cpu().to(trained.examples.dtype).numpy(), rows.labels.cpu().numpy()
     chosen = np.arange(0, len(inputs), CALIBRATION_EVERY)[:CALIBRATION_MOST]
     rest = np.setdiff1d(np.arange(len(inputs)), chosen)
     return MeasuredRows(inputs[chosen], inputs[rest], labels[rest])

@@ -15,7 +15,7 @@ from deploy.multi.manifest import MultiManifest, holds_tasks, verify_multi
 from deploy.multi.switch import AdapterSwitch
 from deploy.parity import TOLERANCE
 from deploy.rows import answers
-from deploy.session import open_session
+from deploy.session import INPUT_TYPES, open_session
 from shared_peft.errors import AdapterError, DataError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -115,9 +115,11 @@ class BundleRunner:
     def logits_of(self, task: str, inputs: np.ndarray) -> np.ndarray:
         """Return the logits of a task by name, "" for a bundle of one, whichever is active; inputs as for `logits`."""
         entry = self.manifest.input
-        values = np.ascontiguousarray(inputs, dtype=np.float32)
-        if values.shape[1:] != entry.shape or len(values) == 0:
-            must = f"must have shape (batch, {', '.join(map(str, entry.shape))})"
+        if entry.dtype == "uint8" and np.asarray(inputs).dtype != np.uint8:
+            raise DataError(entry.name, "must be uint8", np.asarray(inputs).dtype, "Give pixels as they were decoded")
+        values = np.ascontiguousarray(inputs, dtype=entry.dtype)
+        if not entry.fits(values.shape[1:]) or len(values) == 0:
+            must = f"must have shape {entry.words}"
             raise DataError(entry.name, must, values.shape, "Preprocess as the manifest says; add the batch dimension")
         if not np.isfinite(values).all():
             raise DataError(entry.name, "must be finite", "NaN or infinite values", "Repair the input first")
@@ -146,7 +148,7 @@ class BundleRunner:
         """
         from deploy.runtime_images import read_inputs  # noqa: PLC0415  (slow to import)
 
-        return self.predict(read_inputs(paths, self.manifest))
+        return [answer for inputs in read_inputs(paths, self.manifest) for answer in self.predict(inputs)]
 
     def stream(
         self,
@@ -208,10 +210,12 @@ class BundleRunner:
 
     def _check_signature(self) -> None:
         """Compare the model's own input and output with the manifest's words."""
-        inputs = [(item.name, tuple(item.shape[1:])) for item in self._session.get_inputs()]
+        entry = self.manifest.input
+        inputs = [(item.name, item.type, _sizes(item.shape[1:])) for item in self._session.get_inputs()]
         outputs = [(item.name, tuple(item.shape[1:])) for item in self._session.get_outputs()]
-        entry, logits = self.manifest.input, (len(self.classes),) if self._switch is None else (CLASSES,)
-        expected = [(entry.name, entry.shape)], [(self.manifest.output_name, logits)]
+        logits = (len(self.classes),) if self._switch is None else (CLASSES,)
+        free = tuple("any" if axis in entry.free_axes else size for axis, size in enumerate(entry.shape))
+        expected = [(entry.name, INPUT_TYPES[entry.dtype], free)], [(self.manifest.output_name, logits)]
         if (inputs, outputs) != expected:
             must = f"inputs and outputs must be {expected[0]} and {expected[1]}, as the manifest says"
             raise BundleError(self.file, must, f"{inputs} and {outputs}", "Export the run again")
@@ -222,6 +226,11 @@ class BundleRunner:
                 if found != len(task.classes):
                     must = f"must have {len(task.classes)} classes, as the manifest says"
                     raise BundleError(task.file, must, found, "Export the tasks again")
+
+
+def _sizes(shape: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Return a shape with its named dimensions as "any"."""
+    return tuple(size if isinstance(size, int) else "any" for size in shape)
 
 
 def _chosen(manifest: Manifest | MultiManifest, variant: str) -> VariantEntry | None:

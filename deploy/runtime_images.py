@@ -1,6 +1,6 @@
 """Image files to a bundle's input, prepared as its manifest says: the inverse of `describe_preprocessing`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,20 @@ import torch
 
 from deploy.manifest import Manifest
 from deploy.multi.manifest import MultiManifest
+from deploy.preprocessor import INSIDE
 from shared_peft.errors import DataError
 from vision import transforms
 from vision.backbones.family import DataConfig
 from vision.datasets.decode import read_image
+from vision.torchvision_ops import declare_missing_operators
 
 
-def read_inputs(paths: Sequence[Path], manifest: Manifest | MultiManifest) -> np.ndarray:
-    """Return images as a bundle takes them, float32, shape (images, channels, size, size).
+def read_inputs(paths: Sequence[Path], manifest: Manifest | MultiManifest) -> Iterator[np.ndarray]:
+    """Yield batches of images as a bundle takes them, in order.
+
+    Yields:
+        All at once, float32, shape (images, channels, size, size); one by one, uint8, shape (1, height, width,
+        channels), where preprocessing is inside the graph.
 
     Raises:
         DataError: no file, a file that is no image, or a bundle that does not take images.
@@ -24,9 +30,36 @@ def read_inputs(paths: Sequence[Path], manifest: Manifest | MultiManifest) -> np
     if manifest.kind != "vision" or not paths:
         got = "no file" if manifest.kind == "vision" else manifest.kind
         raise DataError("images", "must be files for a bundle of vision", got, "Give images to a vision bundle")
+    if INSIDE in manifest.preprocessing:
+        channels, aspect = (int(manifest.preprocessing[name]) for name in ("channels", "largest_aspect"))
+        yield from (raw_pixels(read_image(path), channels, aspect) for path in paths)
+        return
     data = data_config(manifest.preprocessing)
     pixels = torch.stack([transforms.fit_image(read_image(path), data) for path in paths])
-    return transforms.normalise(pixels, data).numpy()
+    yield transforms.normalise(pixels, data).numpy()
+
+
+def raw_pixels(image: torch.Tensor, channels: int, largest_aspect: int) -> np.ndarray:
+    """Return an image as a graph with preprocessing takes it.
+
+    Args:
+        image: uint8, shape (1 or 3, height, width).
+        channels: of the model.
+        largest_aspect: of an image this many times as long as wide, or more, only the middle is kept.
+
+    Returns:
+        uint8, shape (1, height, width, channels).
+    """
+    declare_missing_operators()
+    from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415  (slow to import)
+
+    if image.shape[0] != channels:
+        image = (ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image).expand(channels, -1, -1)
+    height, width = image.shape[1:]
+    rows, columns = min(height, largest_aspect * width), min(width, largest_aspect * height)
+    top, left = round((height - rows) / 2), round((width - columns) / 2)
+    cut = image[:, top : top + rows, left : left + columns]
+    return cut.permute(1, 2, 0)[None].contiguous().numpy()
 
 
 def data_config(preprocessing: dict[str, Any]) -> DataConfig:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from deploy.preprocessor import INSIDE
 from shared_peft.errors import DataError
 from shared_peft.training import TrainedModel
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BundleModel(nn.Module):
-    """One task of a bundle as a module without parameters.
+    """One task of a bundle as a module without parameters, of windows in SI units.
 
     Args:
         runner: the bundle; the task that is active now is kept.
@@ -22,10 +23,12 @@ class BundleModel(nn.Module):
     def __init__(self, runner: "BundleRunner") -> None:
         super().__init__()
         self.runner, self.task = runner, runner.active
+        inside = runner.manifest.preprocessing.get(INSIDE, {})
+        self.scale = torch.tensor(inside.get("scale_to_si", 1.0))  # a graph that scales takes the sensor's units
 
     def forward(self, window: Tensor) -> Tensor:
         """Return logits, shape (windows, classes), of windows of shape (windows, samples, channels)."""
-        return torch.from_numpy(self.runner.logits_of(self.task, window.numpy()))
+        return torch.from_numpy(self.runner.logits_of(self.task, (window / self.scale).numpy()))
 
 
 def as_run(runner: "BundleRunner") -> TrainedModel:

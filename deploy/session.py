@@ -10,6 +10,7 @@ from deploy.manifest import BundleError
 from deploy.packages import load_package
 
 _ERRORS_ONLY = 3
+INPUT_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # what an input may be, in onnxruntime's words
 
 
 def open_session(path: Path, *, threads: int = 0) -> Any:
@@ -40,7 +41,8 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
 
 
 def open_runner(path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the file's first output as a function of its one input, float32; see `open_session`."""
+    """Return the file's first output as a function of its one input, of the type it has; see `open_session`."""
     session = open_session(path, threads=threads)
-    name = session.get_inputs()[0].name
-    return lambda inputs: session.run(None, {name: np.ascontiguousarray(inputs, dtype=np.float32)})[0]
+    entry = session.get_inputs()[0]
+    dtype = next((name for name, words in INPUT_TYPES.items() if words == entry.type), "float32")
+    return lambda inputs: session.run(None, {entry.name: np.ascontiguousarray(inputs, dtype=dtype)})[0]

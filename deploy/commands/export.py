@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from deploy.bundle import DEFAULT_OPSET, export_model
 from deploy.commands.say import say
+from deploy.preprocess import in_graph
 from deploy.runs import load_trained
 from deploy.variants import VariantOptions
 from shared_peft.command import Command
@@ -25,6 +26,10 @@ class ExportConfig:
     """File format of the model."""
     opset: int = DEFAULT_OPSET
     """ONNX operator set version; 18 to 20 is what phones know."""
+    preprocess: Literal["in-graph", "none"] = "none"
+    """in-graph: the model takes raw pixels, or samples in the sensor's units, and prepares them itself."""
+    units: tuple[str, ...] = ()
+    """With --preprocess in-graph, units of motion sensors: acc=g gyro=deg/s; those not named are fed in SI units."""
     int8: Literal["auto", "dynamic", "static", "none"] = "none"
     """A file of a quarter of the size: dynamic for linear and attention nets, static for ConvNets, auto chooses. It is
     measured on the run's validation data, which must be where it was when the run was made."""
@@ -43,6 +48,8 @@ class ExportConfig:
 def export(config: ExportConfig) -> None:
     """Export a run and say what was written."""
     trained = load_trained(config.run)
+    if config.preprocess == "in-graph":
+        trained = in_graph(trained, config.units)
     secrets = (config.run.absolute(),)
     manifest = export_model(
         trained,

@@ -11,13 +11,12 @@ from torch.export import ExportedProgram
 
 from deploy.conversion import Conversion
 from deploy.packages import load_package
-from deploy.session import open_session
+from deploy.session import open_runner
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 
 _BATCH = "batch"
-_DTYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}  # what an input may be
 
 
 @EXPORT_TARGETS.register("onnx")
@@ -48,10 +47,7 @@ class OnnxTarget(ExportTarget):
 
     def open(self, path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
         """Return onnxruntime's answer as a function; see `ExportTarget.open`."""
-        session = open_session(path, threads=threads)
-        entry = session.get_inputs()[0]
-        dtype = _DTYPES[entry.type]
-        return lambda inputs: session.run(None, {entry.name: np.ascontiguousarray(inputs, dtype=dtype)})[0]
+        return open_runner(path, threads=threads)
 
 
 def _free_axes(program: ExportedProgram) -> tuple[int, ...]:

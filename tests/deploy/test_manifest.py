@@ -41,7 +41,9 @@ def test_edited_manifest_is_refused(bundle_copy):
         (lambda v: v.update(classes=[]), "must name at least one class"),
         (lambda v: v.update(classes=["a", 1]), r"classes\[1\]: must be str"),
         (lambda v: v["input"].update(shape=[3, -1, 12]), "sizes must be positive"),
-        (lambda v: v["input"].update(dtype="uint8"), "must be one of 'float32'"),
+        (lambda v: v["input"].update(dtype="int8"), "must be one of 'float32', 'uint8'"),
+        (lambda v: v["input"].update(free_axes=[3]), "must be axes of the shape, each once"),
+        (lambda v: v["input"].update(free_axes=[1, 1]), "must be axes of the shape, each once"),
         (lambda v: v.update(model_file="../model.onnx"), r"must list \.\./model\.onnx"),
         (lambda v: v["files"].pop("golden.safetensors"), "must list golden.safetensors"),
         (lambda v: v["files"].update({"../x": v["files"]["model.onnx"]}), "must be a plain file name, got '../x'"),
@@ -118,3 +120,10 @@ def test_three_hundred_random_damages_are_all_refused(bundle_copy):
             verify_bundle(bundle_copy)
         path.write_bytes(whole)
     verify_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("change", [{"dtype": "uint8"}, {"free_axes": [1, 2]}, {"shape": [3, 12, 13]}])
+def test_input_that_is_not_the_models_is_refused_when_the_model_is_loaded(bundle_copy, change):
+    _edit(bundle_copy, lambda values: values["input"].update(change), resign=True)
+    with pytest.raises(BundleError, match="inputs and outputs must be .*, as the manifest says"):
+        BundleRunner(bundle_copy)
