@@ -1,25 +1,27 @@
-"""onnxruntime-web in node, from the two pinned files the page has as well, without installing anything.
-
-The script asks whether it came from where the page came from, and fetches the WASM beside itself; node has neither page
-nor fetch of files. An opaque origin, a script read from memory and the WASM as a blob answer all three.
-"""
+"""onnxruntime-web outside the page: in node and in a headless browser, on the page's two pinned files alone."""
 
 import json
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.web.runtime import SCRIPT, WASM
 from shared_peft.errors import ExportError, MissingPackageError
 
-_TIMEOUT_S = 300
+TIMEOUT_S = 300
 _LAST_LINES = 3
-_SCRIPT = """\
+_FIX = "Run the bundle with another runtime, or export it again"
+# The runtime asks whether it came from where the page came from, and fetches the WASM. Node has no page, and fetches no
+# files: an opaque origin, a script read from memory and the WASM as a blob take their places.
+_NODE = """\
 import { readFile } from "node:fs/promises";
 const chunks = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
-const { runtime, data } = JSON.parse(Buffer.concat(chunks).toString());
+const { runtime, files, data } = JSON.parse(Buffer.concat(chunks).toString());
+const bytesOf = async (name) => new Uint8Array(await readFile(files[name]));
 globalThis.location = { origin: "null" };
 const script = await readFile(runtime.script);
 const ort = await import("data:text/javascript;base64," + script.toString("base64"));
@@ -32,13 +34,17 @@ process.stdout.write(JSON.stringify(answer ?? null));
 """
 
 
-def run_in_node(runtime: Path, body: str, data: Any) -> Any:
-    """Run a function body of JavaScript that has `ort`, `readFile` and ``data``.
+def run_in_node(
+    runtime: Mapping[str, bytes], body: str, data: Any, files: Mapping[str, Path] | None = None, *, node: str = "node"
+) -> Any:
+    """Run a function body of JavaScript that has `ort`, ``data`` and `bytesOf(name)` in node, on one thread.
 
     Args:
-        runtime: folder of an installed onnxruntime-web; its files are taken as they are.
+        runtime: of `deploy.web.runtime.runtime_files`.
         body: what it returns comes back.
         data: JSON values.
+        files: what `bytesOf` reads, by name.
+        node: the program.
 
     Returns:
         What the body returned, through JSON.
@@ -47,25 +53,29 @@ def run_in_node(runtime: Path, body: str, data: Any) -> Any:
         MissingPackageError: node is not installed.
         ExportError: the body threw, or did not end.
     """
-    program = shutil.which("node")
+    program = shutil.which(node)
     if program is None:
-        raise MissingPackageError("WASM in node", "node must be installed", "none on the PATH", "Install Node.js 18")
-    files = {"script": str(runtime / "dist" / SCRIPT), "wasm": str(runtime / "dist" / WASM)}
-    command = [program, "--input-type=module", "--eval", _SCRIPT.replace("BODY", body)]
-    fix = "Run the bundle with another runtime, or export it again"
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps({"runtime": files, "data": data}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportError("WASM in node", f"must end within {_TIMEOUT_S} s", "no end", fix) from error
+        raise MissingPackageError("WASM in node", f"{node} must be installed", "none on the PATH", "Install Node.js 18")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (SCRIPT, WASM):
+            Path(scratch, name).write_bytes(runtime[name])
+        own = {"script": str(Path(scratch, SCRIPT)), "wasm": str(Path(scratch, WASM))}
+        given = {name: str(path.absolute()) for name, path in (files or {}).items()}
+        command = [program, "--input-type=module", "--eval", _NODE.replace("BODY", body)]
+        text = json.dumps({"runtime": own, "files": given, "data": data})
+        try:
+            done = subprocess.run(
+                command, input=text, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, cwd=scratch
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError("WASM in node", f"must end within {TIMEOUT_S} s", "no end", _FIX) from error
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-        got = " ".join(line.strip()[:200] for line in told[-_LAST_LINES:]) or f"status {done.returncode}"
-        raise ExportError("WASM in node", "onnxruntime-web must answer", got, fix)
+        told = [line.strip() for line in done.stderr.splitlines() if line.strip() and not _is_place(line)]
+        got = " ".join(line[:200] for line in told[-_LAST_LINES:]) or f"status {done.returncode}"
+        raise ExportError("WASM in node", "onnxruntime-web must answer", got, _FIX)
     return json.loads(done.stdout)
+
+
+def _is_place(line: str) -> bool:
+    """Tell whether a line of a JavaScript error only says where it happened."""
+    return line.lstrip().startswith(("at ", "Node.js v"))

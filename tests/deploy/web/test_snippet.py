@@ -9,12 +9,13 @@ from deploy.golden import read_golden
 from deploy.parity import TOLERANCE
 from deploy.snippets import write_snippets
 from deploy.wasm import run_in_node
+from deploy.web.runtime import runtime_files
 from shared_peft.errors import ExportError
 from vision.transforms import normalise
 
 ANSWER = """
 const { Model, MODEL_FILE } = await import(data.snippet);
-const model = await Model.load(ort, new Uint8Array(await readFile(data.folder + "/" + MODEL_FILE)));
+const model = await Model.load(ort, await bytesOf(MODEL_FILE));
 const found = [];
 for (const row of data.rows) {
   const input = Float32Array.from(row);
@@ -32,8 +33,8 @@ def run_snippet(tmp_path, web_runtime):
     def run(bundle, body, rows):
         write_snippets(tmp_path, load_manifest(bundle))
         (tmp_path / "package.json").write_text('{"type": "module"}')
-        data = {"snippet": (tmp_path / "snippet.js").as_uri(), "folder": str(bundle), "rows": rows}
-        return run_in_node(web_runtime, body, data)
+        data = {"snippet": (tmp_path / "snippet.js").as_uri(), "rows": rows}
+        return run_in_node(runtime_files(web_runtime), body, data, {"model.onnx": bundle / "model.onnx"})
 
     return run
 
