@@ -238,7 +238,7 @@ def test_local_path_in_a_class_name_fails_the_gate(tmp_path, in_memory):
 
 
 def test_unknown_target_lists_the_known_ones(tmp_path):
-    with pytest.raises(UnknownNameError, match="name must be one of onnx, got 'coreml'"):
+    with pytest.raises(UnknownNameError, match="name must be one of executorch, onnx, program, got 'coreml'"):
         export_model(trained_toy(ConvNet(), ConvNet), tmp_path / "bundle", target="coreml")
 
 
