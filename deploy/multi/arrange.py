@@ -27,12 +27,13 @@ def arrange_sums(proto: Any, brought: set[str]) -> None:
     readers.update(each.name for each in proto.graph.output)
     nodes = list(proto.graph.node)
     for node in list(nodes):
-        pair = [made_by.get(name) for name in node.input] if node.op_type == "Add" else []
-        if len(pair) == len(node.input) == 2 and all(each is not None and each.op_type == "Conv" for each in pair):
-            base, chain = pair
-            if chain.input[1] in brought and base.input[1] not in brought and readers[base.output[0]] == 1:
-                _move_bias(proto, base, chain)
-                _add_last(nodes, node, readers)
+        parts = [made_by[name] for name in node.input if name in made_by] if node.op_type == "Add" else []
+        if [part.op_type for part in parts] != ["Conv", "Conv"]:
+            continue
+        base, chain = parts
+        if chain.input[1] in brought and base.input[1] not in brought and readers[base.output[0]] == 1:
+            _move_bias(proto, base, chain)
+            _add_last(nodes, node, readers)
     proto.graph.ClearField("node")
     proto.graph.node.extend(nodes)
 

@@ -47,10 +47,10 @@ def fold_norms(proto: Any) -> dict[str, np.ndarray]:
     """
     graph, factors, kept = _Graph(proto), dict[str, np.ndarray](), []
     for node in proto.graph.node:
-        statistics = [graph.constants.get(name) for name in node.input[1:_STATISTICS]]
-        found = None
-        if node.op_type == "BatchNormalization" and all(each is not None for each in statistics):
-            found = graph.sum_before(node.input[0], len(statistics[0]))
+        norm = node.op_type == "BatchNormalization"
+        statistics = [graph.constants[name] for name in node.input[1:_STATISTICS] if norm and name in graph.constants]
+        known = len(statistics) == _STATISTICS - 1
+        found = graph.sum_before(node.input[0], len(statistics[0])) if known else None
         if found is None:
             kept.append(node)
             continue

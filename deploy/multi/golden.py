@@ -14,14 +14,16 @@ from deploy.multi.tasks import Task
 from shared_peft.weights import write_tensors
 
 _ROWS = 8
-_INPUTS, _LOGITS = "inputs", "logits."
+LOGITS = "logits."
+"""Before a task's name: what its logits are called in the file."""
+_INPUTS = "inputs"
 
 
 def write_golden(folder: Path, tasks: Sequence[Task]) -> None:
     """Write up to 8 examples of the first task with the logits of every task's model."""
     inputs = tasks[0].trained.examples[:_ROWS].cpu().float()
     with torch.no_grad():
-        logits = {f"{_LOGITS}{task.name}": task.trained.model(inputs).float() for task in tasks}
+        logits = {f"{LOGITS}{task.name}": task.trained.model(inputs).float() for task in tasks}
     write_tensors(folder / GOLDEN, {_INPUTS: inputs, **logits})
 
 
@@ -37,9 +39,9 @@ def read_golden(bundle: Path, manifest: MultiManifest) -> dict[str, GoldenSample
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(path, "must be a safetensors file", str(error), fix) from error
     rows = len(tensors[_INPUTS]) if _INPUTS in tensors else 0
-    expected = {f"{_LOGITS}{name}": (rows, len(task.classes)) for name, task in manifest.tasks.items()}
+    expected = {f"{LOGITS}{name}": (rows, len(task.classes)) for name, task in manifest.tasks.items()}
     expected |= {_INPUTS: (rows, *manifest.input.shape)}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if rows == 0 or found != expected:
         raise BundleError(path, f"must hold {expected}", found, fix)
-    return {name: GoldenSample(tensors[_INPUTS], tensors[f"{_LOGITS}{name}"]) for name in manifest.tasks}
+    return {name: GoldenSample(tensors[_INPUTS], tensors[f"{LOGITS}{name}"]) for name in manifest.tasks}

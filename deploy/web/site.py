@@ -1,14 +1,13 @@
-"""A bundle as a static site: the page, the model, the runtime, and the list of files that make it work offline."""
+"""A bundle, of one task or many, as a static site: page, model, runtime, and the list of files it needs offline."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.golden import GOLDEN
-from deploy.manifest import MANIFEST, verify_bundle
+from deploy.web.model_files import MODEL_FOLDER, read_model
 from deploy.web.runtime import VERSION, runtime_files
-from deploy.web.settings import MODEL_FOLDER, site_settings
+from deploy.web.settings import site_settings
 from shared_peft.atomic import appearing_folder
 from shared_peft.errors import ExportError
 
@@ -51,14 +50,10 @@ def build_site(bundle: Path, out: Path, options: SiteOptions | None = None) -> l
     options = options or SiteOptions()
     if out.exists() or out.is_symlink():
         raise ExportError(out, "must be a new folder", "something that exists", "Choose another --out, or remove it")
-    manifest = verify_bundle(bundle)
-    if not manifest.model_file.endswith(".onnx"):
-        raise ExportError(bundle, "must hold an .onnx file", manifest.model_file, "Export with --target onnx")
-    settings = site_settings(manifest, title=options.title, hop_s=options.hop_s)
+    model = read_model(bundle)
+    settings = site_settings(model, title=options.title, hop_s=options.hop_s)
     files = {path.relative_to(STATIC).as_posix(): path.read_bytes() for path in STATIC.rglob("*") if path.is_file()}
-    files |= {
-        f"{MODEL_FOLDER}/{name}": (bundle / name).read_bytes() for name in (manifest.model_file, GOLDEN, MANIFEST)
-    }
+    files |= {f"{MODEL_FOLDER}/{name}": data for name, data in model.files.items()}
     files |= {f"runtime/{name}": data for name, data in runtime_files(options.runtime).items()}
     files |= {SETTINGS: _json(settings), APP: _app(settings["title"])}
     files[FILE_LIST] = _file_list(files)

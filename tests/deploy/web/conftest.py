@@ -1,5 +1,7 @@
 """Node, a browser, and the sites that the tests of the page share."""
 
+import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -12,17 +14,20 @@ import pytest
 import torch
 
 from deploy import export_model
+from deploy.multi import Task, export_multi
 from deploy.web import SiteOptions, build_site
 from deploy.web.runtime import VERSION, runtime_files
 from deploy.web.site import STATIC
 from imu_saga.card import card_of
 from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.finetune import FinetuneConfig, attach_method
 from imu_saga.heads import Classifier
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.trained import preprocessing
 from shared_peft.atomic import appearing_folder
 from shared_peft.errors import ExportError, MissingPackageError
 from shared_peft.training import TrainedModel
+from tests.deploy.architectures import fill
 from tests.deploy.toys import ConvNet, trained_toy
 from tests.deploy.web.browser import NAMES, Page, browser_page, find_browser
 from tests.deploy.web.serving import served
@@ -80,6 +85,56 @@ def motion_bundle(motion_run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("motion") / "bundle"
     export_model(motion_run, out)
     return out
+
+
+MOTION_TASKS = {
+    "activity": ("lora", ("sit", "walk", "run")),
+    "user": ("flora", ("Ann", "Bo", "Cy", "Di")),
+    "placement": ("head", ("pocket", "hand")),
+}
+
+
+def motion_task(run: TrainedModel, name: str) -> Task:
+    """A task on the motion model's encoder, with an adapter and a head of its own."""
+    method, classes = MOTION_TASKS[name]
+    torch.manual_seed(len(classes))
+    model = Classifier(copy.deepcopy(run.model.encoder), len(classes))
+    model.calibrate(run.examples)
+    adapted = fill(attach_method(model, FinetuneConfig(method=method, encoder="saga", r=3)), seed=len(classes))
+    with torch.no_grad():
+        adapted.get_parameter("head.weight").mul_(8)
+    steps = run.preprocessing
+    trained = dataclasses.replace(run, model=adapted, classes=classes, preprocessing=steps, examples=run.examples[:8])
+    return Task(name, trained, ("head",), ("standardise",), "encoder.")
+
+
+@pytest.fixture(scope="session")
+def motion_tasks(motion_run) -> dict[str, Task]:
+    """Three tasks of other numbers of classes on one encoder."""
+    return {name: motion_task(motion_run, name) for name in MOTION_TASKS}
+
+
+@pytest.fixture(scope="session")
+def tasks_bundle(motion_tasks, tmp_path_factory) -> Path:
+    """One base and the tasks' adapters."""
+    out = tmp_path_factory.mktemp("tasks") / "bundle"
+    export_multi("cd" * 32, list(motion_tasks.values()), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tasks_site(tasks_bundle, web_runtime, tmp_path_factory) -> Path:
+    """The page of one base with three tasks."""
+    out = tmp_path_factory.mktemp("tasks-site") / "site"
+    build_site(tasks_bundle, out, SiteOptions(web_runtime, "One phone, three questions"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def tasks_page(tasks_site) -> Iterator[str]:
+    """Address of the page of three tasks."""
+    with served(tasks_site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,16 @@
 """The page in a headless Chromium: on the same samples and pictures it answers as Python, window by window."""
 
 import base64
-import hashlib
 import io
 import json
 import re
-import shutil
-from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from PIL import Image
-from safetensors.numpy import save
+from safetensors.numpy import load_file
 
 from deploy import BundleRunner
 from deploy.web.settings import SETTLE_SAMPLES
@@ -20,7 +19,6 @@ from imu_saga.predict import guessed_options, read_recordings
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
 from imu_saga.streaming.source import SourceOptions
-from tests.deploy.web.serving import served
 from vision.datasets.decode import pixels_of
 from vision.transforms import fit_image, normalise
 
@@ -58,15 +56,28 @@ def inject(tab, times_ms, values):
     tab.run(INJECT.replace("ROWS", json.dumps(rows.tolist())))
 
 
-def answers_of_page(tab, address, times_ms, values):
-    tab.open(address)
+def start(tab):
     tab.run(LISTEN)
     click(tab, "start")
     tab.wait("document.getElementById('start').textContent === 'Stop'")
-    inject(tab, times_ms, values)
+
+
+def stop(tab):
     click(tab, "start")
     tab.wait("document.getElementById('status').textContent.startsWith('Stopped')")
     return tab.run("window.answers")
+
+
+def motion_answers(tab, times_ms, values):
+    """Answers of the open page to samples."""
+    start(tab)
+    inject(tab, times_ms, values)
+    return stop(tab)
+
+
+def answers_of_page(tab, address, times_ms, values):
+    tab.open(address)
+    return motion_answers(tab, times_ms, values)
 
 
 def answers_of_python(run, times_ms, values):
@@ -157,69 +168,59 @@ def test_a_changed_model_is_refused(tab, motion_page, motion_site):
         path.write_bytes(before)
 
 
-TASKS = {"activity": ("rest", "walk"), "person": ("Ann", "Bo", "Cy")}
+def choose(tab, name):
+    """Choose a task as a user does, and wait until it is active."""
+    tab.run(f"const c = document.getElementById('adapter'); c.value = '{name}'; c.dispatchEvent(new Event('change'))")
+    tab.wait(f"document.getElementById('status').textContent.startsWith('Task {name},')")
 
 
-def test_adapters_are_switched_with_their_classes(tab, motion_site, tmp_path):
-    """A graph whose head is an input: a stand-in for a bundle with many adapters, its answers known."""
-    site = Path(shutil.copytree(motion_site, tmp_path / "site"))
-    write_two_tasks(site)
-    window = np.random.default_rng(0).normal(0, 1, (40, 6)).astype(np.float32)
-    ask = f"model.classify(Float32Array.from({window.ravel().tolist()}))"
-    body = f"""(async () => {{
-      const {{ Model }} = await import("./page/model.mjs");
-      const model = await Model.load(await (await fetch("settings.json")).json());
-      const found = [await {ask}];
-      await model.activate("person");
-      found.push(await {ask});
-      return found;
-    }})()"""
-    with served(site) as address:
-        tab.open(address)
-        found = tab.run(body)
+def test_every_task_of_one_base_answers_as_in_python_window_by_window(tab, tasks_page, motion_tasks, recorded):
+    for name in [*list(motion_tasks)[1:], "activity"]:
+        tab.open(tasks_page)
         assert tab.run("document.getElementById('adapters').hidden") is False
-        tab.run(
-            "const c = document.getElementById('adapter'); c.value = 'person'; c.dispatchEvent(new Event('change'))"
-        )
-        tab.wait("document.getElementById('bars').innerText.includes('Cy')")
-    for answer, (seed, classes) in zip(found, enumerate(TASKS.values()), strict=True):
-        logits = window.mean(0) @ head_of(seed, len(classes))
-        expected = np.exp(logits) / np.exp(logits).sum()
-        assert answer["probabilities"] == pytest.approx(expected.tolist(), abs=1e-5)
-        assert answer["label"] == classes[int(expected.argmax())]
+        choose(tab, name)
+        found = motion_answers(tab, *recorded)
+        expected = answers_of_python(motion_tasks[name].trained, *recorded)
+        assert [each["note"] for each in found] == [each.note for each in expected]
+        answered = [(mine, theirs) for mine, theirs in zip(found, expected, strict=True) if not theirs.note]
+        assert len(answered) >= 5
+        for mine, theirs in answered:
+            assert (mine["task"], mine["label"]) == (name, theirs.label)
+            assert mine["probabilities"] == pytest.approx(theirs.probabilities, abs=1e-5)
+    assert tab.problems == []
 
 
-def head_of(seed, classes):
-    return np.random.default_rng(seed).normal(0, 3, (6, classes)).astype(np.float32)
+def test_a_task_chosen_while_sensors_run_answers_the_next_windows_with_its_classes(tab, tasks_page, recorded):
+    times, values = recorded
+    tab.open(tasks_page)
+    start(tab)
+    inject(tab, times[:600], values[:600])
+    tab.wait("window.answers.length > 1")
+    choose(tab, "user")
+    assert tab.run("document.getElementById('label').textContent") == "No answer yet"
+    assert tab.run("document.querySelectorAll('#bars li').length") == 4
+    inject(tab, times[600:], values[600:])
+    found = stop(tab)
+    tasks = [each["task"] for each in found if not each["note"]]
+    assert tasks == sorted(tasks)
+    assert set(tasks) == {"activity", "user"}
+    assert {len(each["probabilities"]) for each in found if each.get("task") == "user"} == {4}
+    assert tab.problems == []
 
 
-def write_two_tasks(site):
-    """Replace a motion site's model by mean(window) @ head, head coming from one of two adapters."""
-    from onnx import TensorProto, helper
-
-    value = helper.make_tensor_value_info
-    mean = helper.make_node("ReduceMean", ["window", "axes"], ["mean"], keepdims=0)
-    nodes = [mean, helper.make_node("MatMul", ["mean", "head"], ["logits"])]
-    inputs = [value("window", TensorProto.FLOAT, ["batch", 40, 6]), value("head", TensorProto.FLOAT, [6, "classes"])]
-    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
-    outputs = [value("logits", TensorProto.FLOAT, ["batch", "classes"])]
-    graph = helper.make_graph(nodes, "tasks", inputs, outputs, [axes])
-    opsets = [helper.make_opsetid("", 20)]
-    inputs = np.ones((2, 40, 6), np.float32)
-    files = {"model.onnx": helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()}
-    files["golden.safetensors"] = save({"inputs": inputs, "logits": inputs.mean(1) @ head_of(0, 2)})
-    for seed, (name, classes) in enumerate(TASKS.items()):
-        files[f"{name}.safetensors"] = save({"head": head_of(seed, len(classes))})
-    entries = {}
-    for name, data in files.items():
-        (site / "model" / name).write_bytes(data)
-        entries[name] = {"path": f"model/{name}", "sha256": hashlib.sha256(data).hexdigest()}
-    settings = json.loads((site / "settings.json").read_text())
-    settings |= {"model": entries["model.onnx"], "golden": {**entries["golden.safetensors"], "tolerance": 1e-4}}
-    settings["adapters"] = [
-        {"name": name, "classes": classes, "tensors": entries[f"{name}.safetensors"]} for name, classes in TASKS.items()
-    ]
-    (site / "settings.json").write_text(json.dumps(settings))
+def test_the_graph_of_the_page_wants_every_tensor_and_a_task_without_an_adapter_brings_zeros(tasks_site, tasks_bundle):
+    graph = onnx.load(tasks_site / "model" / "model.onnx").graph
+    wanted = {each.name for each in graph.input}
+    assert not wanted & {each.name for each in graph.initializer}
+    held = {name: load_file(tasks_site / "model" / f"{name}.safetensors") for name in ("user", "placement")}
+    assert all(tensors.keys() == wanted - {"window"} for tensors in held.values())
+    own = {"standardise.mean", "standardise.deviation", "head.weight", "head.bias"}
+    assert all(not held["placement"][name].any() for name in wanted - own - {"window"})
+    runner, window = BundleRunner(tasks_bundle, threads=1), np.ones((1, 40, 6), np.float32)
+    session = onnxruntime.InferenceSession(tasks_site / "model" / "model.onnx")
+    for name, tensors in held.items():
+        expected = runner.logits_of(name, window)
+        np.testing.assert_allclose(session.run(None, {"window": window, **tensors})[0], expected, rtol=0, atol=1e-5)
 
 
 def png(mode, size=(57, 41)):
@@ -253,7 +254,7 @@ def test_the_camera_is_answered_and_handed_back(tab, vision_page):
     assert tab.problems == []
 
 
-@pytest.mark.parametrize("page", ["motion_page", "vision_page"])
+@pytest.mark.parametrize("page", ["motion_page", "vision_page", "tasks_page"])
 def test_the_page_fits_360_pixels_and_every_control_has_a_name(tab, page, request):
     tab.send("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
     try:

@@ -11,6 +11,7 @@ from deploy.commands import COMMANDS
 from deploy.manifest import BundleError, load_manifest
 from deploy.web import SiteOptions, build_site, make_server
 from deploy.web import runtime as runtime_module
+from deploy.web.model_files import Adapter, SiteModel, read_model
 from deploy.web.runtime import check_integrity, runtime_files
 from deploy.web.server import HEADERS, TYPES
 from deploy.web.settings import site_settings
@@ -123,6 +124,12 @@ def test_changed_bundles_and_taken_folders_are_refused(bundle_copy, fake_runtime
     assert not (tmp_path / "site").exists()
 
 
+def site_model(manifest):
+    """A model whose files are empty."""
+    names = (manifest.model_file, "golden.safetensors")
+    return SiteModel(manifest, dict.fromkeys(names, b""), (Adapter("default", manifest.classes),))
+
+
 def motion_manifest(bundle_of, **changes):
     from dataclasses import replace
 
@@ -131,10 +138,10 @@ def motion_manifest(bundle_of, **changes):
 
 
 def test_the_settings_of_a_motion_model_hold_hop_and_filter(bundle_of):
-    stream = site_settings(motion_manifest(bundle_of), hop_s=0.5)["stream"]
+    stream = site_settings(site_model(motion_manifest(bundle_of)), hop_s=0.5)["stream"]
     assert (stream["rate_hz"], stream["samples"], stream["hop"]) == (20.0, 40, 10)
     assert stream["high_pass"]["sections"] == CausalHighPass(20.0, 1).sections.tolist()
-    kept = site_settings(motion_manifest(bundle_of, gravity="kept"))["stream"]
+    kept = site_settings(site_model(motion_manifest(bundle_of, gravity="kept")))["stream"]
     assert (kept["high_pass"], kept["hop"]) == (None, 40)
 
 
@@ -147,15 +154,15 @@ def test_the_settings_of_a_motion_model_hold_hop_and_filter(bundle_of):
 )
 def test_motion_models_a_browser_cannot_feed_are_refused(bundle_of, changes, hop_s, message):
     with pytest.raises(ExportError, match=message):
-        site_settings(motion_manifest(bundle_of, **changes), hop_s=hop_s)
+        site_settings(site_model(motion_manifest(bundle_of, **changes)), hop_s=hop_s)
 
 
 def test_a_picture_model_without_its_preprocessing_or_with_a_hop_is_refused(bundle_of):
-    manifest = load_manifest(bundle_of()[1])
+    model = read_model(bundle_of()[1])
     with pytest.raises(ExportError, match="preprocessing must hold channels"):
-        site_settings(manifest)
+        site_settings(model)
     with pytest.raises(ExportError, match="--hop-s: must be left out"):
-        site_settings(manifest, hop_s=1.0)
+        site_settings(model, hop_s=1.0)
 
 
 def test_a_site_is_served_with_its_types_and_headers(tmp_path):

@@ -7,11 +7,18 @@ export function element(id) {
 }
 
 /** Show an answer {label, confidence, probabilities}, or a note where there is none; screen readers say it. */
-export function showAnswer({ label, confidence, probabilities, note }, model) {
+export function showAnswer({ label, confidence, probabilities, note, classes }, model) {
   element("label").textContent = note || label;
   element("confidence").textContent = note ? "" : percent(confidence);
   element("latency").textContent = model.latenciesMs.length ? `The model took ${model.latencyMs.toFixed(1)} ms (median).` : "";
-  showBars(model.classes, probabilities ?? []);
+  showBars(classes ?? model.classes, probabilities ?? []);
+}
+
+/** Show that there is no answer yet of these classes. */
+export function showNoAnswer(classes) {
+  element("label").textContent = "No answer yet";
+  element("confidence").textContent = "";
+  showBars(classes, []);
 }
 
 /** Show every class with a bar as long as its probability. */

@@ -44,6 +44,9 @@ export class ImuPage {
     showStatus(`Stopped after ${this.heard} samples.`);
   }
 
+  /** Another task is active: the next window is answered by it. */
+  switched() {}
+
   /** Take one motion event. */
   take(event) {
     const timeS = event.timeStamp * 0.001;

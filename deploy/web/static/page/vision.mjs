@@ -6,7 +6,7 @@ import { element, showAnswer, showError, showStatus } from "./answer.mjs";
 
 export class VisionPage {
   constructor(settings, model) {
-    Object.assign(this, { settings, model, camera: null });
+    Object.assign(this, { settings, model, camera: null, input: null });
     element("vision").hidden = false;
     element("file").addEventListener("change", ({ target }) => this.file(target.files[0]).catch(showError));
     element("camera").addEventListener("click", () => this.toggleCamera().catch(showError));
@@ -43,10 +43,19 @@ export class VisionPage {
   /** Classify a Blob or the video's present picture. */
   async classify(source) {
     showStatus("Looking.");
-    const input = preprocess(await pixelsOf(source), this.settings.preprocessing);
+    this.input = preprocess(await pixelsOf(source), this.settings.preprocessing);
+    await this.#answer(this.input);
+    showStatus("Ready.");
+  }
+
+  /** Another task is active: it answers the last picture, too. */
+  async switched() {
+    if (this.input) await this.#answer(this.input);
+  }
+
+  async #answer(input) {
     const answer = await this.model.classify(input);
     showAnswer(answer, this.model);
-    showStatus("Ready.");
     document.dispatchEvent(new CustomEvent("answer", { detail: { ...answer, input } }));
   }
 }
