@@ -1,0 +1,46 @@
+"""`python -m deploy bench BUNDLE --out FOLDER`: how a bundle's files perform here, as tables, JSON and a picture."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from shared_peft.atomic import write_json
+from shared_peft.command import Command
+from shared_peft.config import to_json
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Options of `bench`."""
+
+    bundle: Positional[Path]
+    """Folder of a bundle, of one task or of many adapters."""
+    out: Path
+    """Folder for bench.json and bench.png."""
+    beside: tuple[Path, ...] = ()
+    """Further bundles measured in turns with it, such as one of the same model unadapted."""
+    rounds: int = 100
+    """Calls of each file that count, for each number of threads."""
+
+
+def run_bench(config: BenchConfig) -> None:
+    """Measure, print the tables, write JSON and picture."""
+    from deploy.bench import BenchOptions, bench, bench_table  # noqa: PLC0415  (slow to import)
+    from deploy.bench.picture import draw_bench  # noqa: PLC0415
+
+    rows = bench(config.bundle, BenchOptions(config.beside, config.rounds, progress=sys.stderr.isatty()))
+    sys.stdout.write(bench_table(rows))
+    write_json(config.out / "bench.json", [to_json(row) for row in rows])
+    draw_bench(rows, config.out / "bench.png")
+
+
+COMMAND = Command(
+    "bench",
+    BenchConfig,
+    run_bench,
+    "Measure load time, latency, memory, operators and accelerator coverage of every file.",
+    "python -m deploy bench runs/bundle --out runs/bench",
+    place=30,
+)
