@@ -37,7 +37,8 @@ def merged_copy(model: nn.Module) -> nn.Module:
     """
     twin: nn.Module = copy.deepcopy(model).cpu().float().eval()
     extra_nodes = bool(unmergeable_methods(twin))
-    for name, module in [pair for pair in twin.named_modules() if isinstance(pair[1], PeftModel)]:
+    adapted = {name: module for name, module in twin.named_modules() if isinstance(module, PeftModel)}
+    for name, module in adapted.items():
         # the inner model's forward names its arguments, a PeftModel's does not
         merged = module.get_base_model() if extra_nodes else module.merge_and_unload(safe_merge=True)
         twin = _replaced(twin, name, merged)

@@ -57,7 +57,7 @@ class ImageInput(nn.Module):
         """Return what an image is resized to [px], as `vision.transforms.resized_size` in whole numbers."""
         if self.squash:
             return self.side, self.side
-        shorter = torch.sym_min(height, width)
+        shorter: Any = torch.sym_min(height, width)
         return self.side * height // shorter, self.side * width // shorter
 
     def _middle(self, pixels: Tensor, dim: int, length: int) -> Tensor:

@@ -57,8 +57,8 @@ class ExecutorchTarget(ExportTarget):
         """Return ExecuTorch's answer, row by row, as a function; see `ExportTarget.open`."""
         runtime = self._load("executorch.runtime")
         try:
-            program = runtime.Runtime.get().load_program(path.read_bytes())
-            method: Any = program.load_method("forward")
+            program = runtime.Runtime.get().load_program(path)
+            kept = [program, program.load_method("forward")]  # a method outlives its program only to crash
         except (OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise BundleError(path.name, "must be a program ExecuTorch loads", reason, "Export it again") from error
@@ -66,7 +66,7 @@ class ExecutorchTarget(ExportTarget):
         def run(inputs: np.ndarray) -> np.ndarray:
             rows = torch.from_numpy(np.ascontiguousarray(inputs)).split(1)
             with torch.no_grad():
-                return torch.cat([method.execute([row])[0].clone() for row in rows]).numpy()
+                return torch.cat([kept[1].execute([row])[0].clone() for row in rows]).numpy()
 
         return run
 
@@ -76,5 +76,5 @@ class ExecutorchTarget(ExportTarget):
 
 def _one_row(program: ExportedProgram) -> torch.Tensor:
     """Return an example input with a batch of 1."""
-    arguments, _ = program.example_inputs
-    return arguments[0][:1]
+    assert program.example_inputs is not None  # deploy.program always gives one
+    return program.example_inputs[0][0][:1]
