@@ -43,7 +43,11 @@ class SearchOptions:
     method: str = "discriminant"
     """How a trial is fine-tuned; in closed form it costs next to nothing."""
     finetune_steps: int = 60
-    """Fine-tuning steps of a trial and fold."""
+    """Fine-tuning steps of a trial and half, of methods that take steps."""
+    halvings: int = 8
+    """Ways the labelled people are halved; a trial's score is the mean over them."""
+    from_checkpoint: bool = False
+    """Let trials go on from the checkpoint instead of starting anew."""
     least_gain: float | None = None
     """Stop when all trials left are expected to gain less than this together [macro-F1]; by default the noise between
     seeds, 0 never stops."""
@@ -73,6 +77,8 @@ def run(options: SearchOptions) -> None:
         subset=options.subset,
         method=options.method,
         finetune_steps=options.finetune_steps,
+        halvings=options.halvings,
+        from_checkpoint=options.from_checkpoint,
         seed=options.seed,
         continued=options.continued,
         least_gain=options.least_gain,
@@ -134,10 +140,11 @@ def trial_text(trial: dict[str, Any]) -> str:
 
 
 def result_text(result: SearchResult) -> str:
-    """Return what was found, the gain over equal weights with its uncertainty, and why the search ended early."""
+    """Return what is believed best, its gain over equal weights with its uncertainty, and what to use."""
     lines = [f"stopped early: {result.stopped}"] if result.stopped else []
-    lines += [f"noise between seeds {result.surrogate.noise:.3f} macro-F1", str(result.gain)]
-    return "\n".join([*lines, f"best {weights_text(result.weights)}"])
+    lines += [f"noise between seeds {result.surrogate.noise:.3f} macro-F1"]
+    lines += [f"believed best {weights_text(result.believed_best)}", str(result.gain)]
+    return "\n".join([*lines, f"use {weights_text(result.weights)}"])
 
 
 COMMAND = Command(

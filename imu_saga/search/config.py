@@ -16,7 +16,10 @@ class SearchConfig:
         subset: part of the unlabelled windows a trial sees, in (0, 1].
         method: how a trial is fine-tuned; in closed form it costs next to nothing.
         finetune_steps: fine-tuning steps of a trial and fold, of methods that take steps.
-        learning_rate: peak learning rate of a trial's pre-training.
+        halvings: ways the labelled people are halved; a trial's score is the mean over them.
+        from_checkpoint: whether trials go on from the equal-weight checkpoint instead of starting anew. On SisFall what
+            a tenth of the steps gives anew ranks the weights as whole pre-trainings do; going on does not.
+        learning_rate: peak learning rate where a trial goes on; one that starts anew has the pre-training's.
         seed: seed of draws and suggestions.
         continued: fraction up to which the promising third of the trials, and equal weights, go on when all have
             ended; they are then compared by the belief at this fraction. None lets none go on.
@@ -30,6 +33,8 @@ class SearchConfig:
     subset: float = 0.5
     method: str = "discriminant"
     finetune_steps: int = 60
+    halvings: int = 8
+    from_checkpoint: bool = False
     learning_rate: float = 5e-4
     seed: int = 0
     continued: float | None = None
@@ -41,6 +46,8 @@ class SearchConfig:
         if self.shots < 2:
             fix = "Use --shots 2 or more"
             raise ConfigError("search shots", "must leave labels to fit and to validate", self.shots, fix)
+        if self.halvings < 1:
+            raise ConfigError("search halvings", "must be at least 1", self.halvings, "Use 8")
         for name in ("fraction", "subset"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"search {name}", "must be in (0, 1]", getattr(self, name), "Use 0.1")

@@ -36,7 +36,7 @@ class SearchResult:
     """What a search found.
 
     Args:
-        weights: the weights believed best.
+        weights: the weights to use: those believed best if their gain over equal weights is beyond noise, else equal.
         trials: every trial with weights, fraction, seed, score and belief.
         gain: expected gain over equal weights.
         surrogate: the belief after all trials; its ``noise`` is the deviation between seeds.
@@ -48,6 +48,11 @@ class SearchResult:
     gain: Gain
     surrogate: Surrogate = field(repr=False)
     stopped: str = ""
+
+    @property
+    def believed_best(self) -> dict[str, float]:
+        """The weights believed best, whether or not beyond noise."""
+        return dict(max(self.trials, key=lambda trial: trial["belief"])["weights"])
 
 
 def search(
@@ -76,7 +81,7 @@ def search(
         tell: called with every finished trial.
 
     Returns:
-        The weights whose score the surrogate believes best, and all that is known about them.
+        The weights to pre-train with, and all that is known about them.
     """
     place = folder.path.absolute()
     share_windows(windows, label_folds(windows, config.shots, config.seed), config, place / DATA_FILE)
@@ -181,8 +186,10 @@ def _concluded(config: SearchConfig, ledger: Ledger, known: Sequence[KnownTrial]
         trial["belief"], trial["belief_deviation"] = mean, deviation
     best = trials[int(means.argmax())]
     gain = Gain(*belief.gain(ledger.weights_of(best), [EQUAL_WEIGHTS[level] for level in ledger.levels]))
+    weights = dict(best["weights"] if gain.certain else EQUAL_WEIGHTS)
     found: dict[str, Any] = {
-        "weights": best["weights"],
+        "weights": weights,
+        "believed_best": best["weights"],
         "belief": best["belief"],
         "belief_deviation": best["belief_deviation"],
         "equal": EQUAL_WEIGHTS,
@@ -193,4 +200,4 @@ def _concluded(config: SearchConfig, ledger: Ledger, known: Sequence[KnownTrial]
         "stopped": stopped,
     }
     ledger.folder.write(BEST_FILE, found)
-    return SearchResult(dict(best["weights"]), trials, gain, belief, stopped)
+    return SearchResult(weights, trials, gain, belief, stopped)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from imu_saga.commands import COMMANDS
-from imu_saga.evaluation.expected import expected_macro_f1
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search import KnownTrial, SearchConfig, TrialTask, engine, label_folds, read_known, run_trial, search
 from imu_saga.search.executors import Here
+from imu_saga.search.labels import label_halvings
 from imu_saga.search.pictures import belief_along, draw_search
 from imu_saga.search.suggestion import suggest
 from imu_saga.search.surrogate import Surrogate
@@ -21,7 +21,7 @@ from imu_saga.search.trial import STAGE_SEEDS, share_windows, shared_windows
 from imu_saga.search.verdict import NO_GAIN
 from shared_peft.command import run_commands
 from shared_peft.errors import ConfigError, DataError, RunError
-from shared_peft.training import RunFolder
+from shared_peft.training import RunFolder, score_classification
 from shared_peft.weights import read_tensors
 from tests.imu_saga import searched
 from tests.imu_saga.planted import people
@@ -108,6 +108,8 @@ def test_a_search_stops_when_the_rest_is_expected_to_gain_less_than_noise(formul
         assert (rest < belief.noise) == (number == len(flat.trials)), "not a trial too late or too early"
     best = json.loads((tmp_path / "flat" / "best.json").read_text())
     assert best["verdict"].endswith(NO_GAIN)
+    assert best["weights"] == flat.weights == EQUAL, "what is no better within noise is not used"
+    assert best["believed_best"] == flat.believed_best
     assert best["gain_over_equal"]["low"] <= 0 <= best["gain_over_equal"]["high"]
     again = search(FEW, tmp_path, PRE, config, folder(tmp_path / "flat"))
     assert (again.trials, again.stopped) == (flat.trials, flat.stopped)
@@ -172,8 +174,9 @@ def test_trials_share_the_folds_and_the_subset_and_nothing_else(tmp_path):
     windows = people(subjects=4, each=6)
     folds = label_folds(windows, 4, 0)
     share_windows(windows, folds, SearchConfig(subset=0.25), tmp_path / "w.npz")
-    first, second, unlabelled = shared_windows(tmp_path / "w.npz")
-    for shared, rows in ((first, folds[0]), (second, folds[1])):
+    found = shared_windows(tmp_path / "w.npz")
+    unlabelled, halves = found.unlabelled, (found.first, ~found.first)
+    for shared, rows in zip(map(found.labelled.subset, halves), folds, strict=True):
         for field in dataclasses.fields(windows):
             assert np.array_equal(getattr(shared, field.name), getattr(windows.subset(rows), field.name)), field.name
     assert len(unlabelled) == len(windows) // 4
@@ -183,36 +186,62 @@ def test_trials_share_the_folds_and_the_subset_and_nothing_else(tmp_path):
         shared_windows(tmp_path / "w.npz")
 
 
+def test_halvings_keep_people_apart_show_every_class_and_are_all_different():
+    windows = people(subjects=6)
+    first, second = label_folds(windows, 9, 0)
+    labelled = windows.subset(np.concatenate([first, second]))
+    half = np.arange(len(labelled)) < len(first)
+    halvings = label_halvings(labelled, half, 5, 0)
+    assert len(halvings) == 5
+    assert np.array_equal(halvings[0], half)
+    for side in (*halvings, *(~half for half in halvings)):
+        assert not set(labelled.subjects[side]) & set(labelled.subjects[~side])
+        assert set(labelled.labels[side]) == {0, 1, 2}
+    split = {frozenset(map(frozenset, (labelled.subjects[half], labelled.subjects[~half]))) for half in halvings}
+    assert len(split) == 5
+    two = labelled.subset(np.isin(labelled.subjects, [labelled.subjects[0], labelled.subjects[-1]]))
+    only = two.subjects == two.subjects[0]
+    assert len(label_halvings(two, only, 5, 0)) == 1, "two people can be halved in one way"
+
+
+@pytest.mark.parametrize("from_checkpoint", [False, True])
 @pytest.mark.parametrize("method", ["discriminant", "full"])
-def test_a_real_trial_is_the_stages_and_folds_it_says(tmp_path, method):
+def test_a_real_trial_is_the_stages_and_halvings_it_says(tmp_path, method, from_checkpoint):
     windows = people(subjects=4, each=6)
     windows = dataclasses.replace(
         windows, x=windows.x + np.random.default_rng(0).normal(0, 1.5, windows.x.shape).astype("f4")
     )
     pretrain(windows, PRE, folder(tmp_path / "pre", "imu_saga.pretrain"), progress=None)
-    config, folds = SearchConfig(shots=6, method=method, finetune_steps=12, subset=1.0), label_folds(windows, 6, 0)
+    config = SearchConfig(
+        shots=6, method=method, finetune_steps=12, subset=1.0, halvings=2, from_checkpoint=from_checkpoint
+    )
+    folds = label_folds(windows, 6, 0)
     share_windows(windows, folds, config, tmp_path / "w.npz")
     weights = {"period": 0.1, "point": 0.2, "sensor": 0.7, "sub_period": 0.0}
     task = TrialTask(tmp_path / "w.npz", weights, 3, (0.25, 0.5), tmp_path / "pre", PRE, config, tmp_path / "t")
     outcome = run_trial(task)
     assert run_trial(task).score == outcome.score, "stages found are used"
-    common = {"weights": weights, "steps": 5, "learning_rate": config.learning_rate}
-    for stage, start in enumerate(("pre", "stage_0")):
-        own = dataclasses.replace(PRE, seed=3 + STAGE_SEEDS * stage, **common)
+    for stage, start in enumerate(("pre" if from_checkpoint else None, "stage_0")):
+        rate = PRE.learning_rate if start is None else config.learning_rate
+        own = dataclasses.replace(PRE, seed=3 + STAGE_SEEDS * stage, weights=weights, steps=5, learning_rate=rate)
         run = folder(tmp_path / f"stage_{stage}", "imu_saga.pretrain")
-        pretrain(windows, own, run, start=tmp_path / start, progress=None)
+        pretrain(windows, own, run, start=None if start is None else tmp_path / start, progress=None)
         made, ours = (
             read_tensors(path / f"stage_{stage}" / "model.safetensors") for path in (tmp_path, tmp_path / "t")
         )
         assert made.keys() == ours.keys()
         assert all(torch.equal(made[name], ours[name]) for name in made)
-    answers = []
-    for fit, judge in (folds, folds[::-1]):
-        tuning = FinetuneConfig(method=method, steps=12, seed=3)
-        _, model = finetune(windows.subset(fit), tuning, checkpoint=tmp_path / "stage_1")
-        answers.append((predict_probabilities(model, windows.x[judge]), windows.labels[judge]))
-    given, labels = (torch.cat([torch.as_tensor(pair[side]) for pair in answers]) for side in (0, 1))
-    assert outcome.score == pytest.approx(expected_macro_f1(given, labels))
+    labelled = windows.subset(np.concatenate(folds))
+    scores = []
+    for half in label_halvings(labelled, np.arange(len(labelled)) < len(folds[0]), 2, config.seed):
+        answers = torch.zeros(len(labelled), dtype=torch.long)
+        for fit in (half, ~half):
+            tuning = FinetuneConfig(method=method, steps=12, seed=3, statistics=False)
+            _, model = finetune(labelled.subset(fit), tuning, checkpoint=tmp_path / "stage_1")
+            answers[torch.from_numpy(~fit)] = predict_probabilities(model, labelled.x[~fit]).argmax(1)
+        scores.append(score_classification(answers, torch.from_numpy(labelled.labels), 3).macro_f1)
+    assert len(scores) == 2
+    assert outcome.score == pytest.approx(np.mean(scores))
 
 
 def test_a_real_search_scores_and_cleans_up_behind_itself(tmp_path):
