@@ -61,6 +61,7 @@ def make_variants(
 
 
 def _measured(reference: Runner, run: Runner, rows: MeasuredRows, batch: int, *, exact: bool) -> dict[str, float]:
+    batch = batch or (0 if exact else 1)  # as a phone gives them: dynamic scales depend on the rows given at once
     step = max(1, len(rows.inputs) // _MOST_EXACT) if exact else 1
     inputs, labels = rows.inputs[::step], None if exact or rows.labels is None else rows.labels
     return compare_rows(answers(reference, inputs, batch), answers(run, inputs, batch), labels)
@@ -84,7 +85,7 @@ def check_variant(name: str, entry: VariantEntry, max_drop: float) -> None:
             raise ExportError(where, must, got, "Export without it, and report the model's architecture")
         return
     drop = measured.get("drop_points", 100 * (1 - measured["top1_agreement"]))
-    if drop > max_drop:
+    if drop > max_drop and not np.isclose(drop, max_drop, rtol=0, atol=1e-9):
         lost = "accuracy drop" if "drop_points" in measured else "disagreement with the model file"
         raise ExportError(where, f"{lost} {rows} must be at most {max_drop:g} points", f"{drop:.2f}", fix)
 
