@@ -48,7 +48,7 @@ def _draw_latency(axes: Any, rows: Sequence[FileBench]) -> None:
             axes.text(each.median_ms, place - 0.01, text, va="bottom", fontsize=7)
     axes.set_xlim(0, 1.6 * max(each.median_ms for row in rows for each in row.latency))  # a longer line is cut
     axes.set_xlabel("latency of one row [ms]")
-    axes.set_title("Median, and a line to the 95th percentile (number)", fontsize=9)
+    axes.set_title("Median (95th percentile); a long line is cut", fontsize=9)
     axes.legend(fontsize=7, frameon=False, loc="best")
 
 
