@@ -11,7 +11,11 @@ from vision.adapt import adapt
 from vision.backbones.build import build_backbone, build_from_spec
 
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z")
-WINDOWS = {"limu": InputSpec(CHANNELS, 20.0, 120), "saga": InputSpec(CHANNELS, 100.0, 200)}
+WINDOWS = {
+    "limu": InputSpec(CHANNELS, 20.0, 120),
+    "saga": InputSpec(CHANNELS, 100.0, 200),
+    "resnet1d": InputSpec(CHANNELS, 50.0, 100),
+}
 IMAGE_BACKBONES = ("resnet20", "vit_cifar10", "vit_cifar10_postnorm", "small_conv", "small_vit")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from deploy import BundleRunner, export_model, load_trained
 from deploy.parity import TOLERANCE
-from imu_saga.encoder import build_encoder
+from imu_saga.encoder import ENCODERS, build_encoder
 from imu_saga.finetune import FinetuneConfig, attach_method
 from imu_saga.heads import Classifier
 from imu_saga.trained import save_run
@@ -24,6 +24,7 @@ CASES = [
     (image_model, "vit_cifar10_postnorm", "lora"),
     (window_model, "limu", "lora_tsd"),
     (window_model, "saga", "flora"),
+    (window_model, "resnet1d", "flora"),
 ]
 
 
@@ -36,6 +37,12 @@ def test_adapted_architecture_exports_with_the_base_models_nodes(tmp_path, make,
     inputs = torch.randn(5, *trained.input_shape, generator=torch.Generator().manual_seed(9))
     got = BundleRunner(tmp_path / "bundle", threads=1).logits(inputs.numpy())
     np.testing.assert_allclose(got, trained.model(inputs).numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_every_encoder_of_motion_is_among_the_cases():
+    import imu_saga.encoders  # noqa: F401
+
+    assert {name for make, name, _ in CASES if make is window_model} == set(ENCODERS.names())
 
 
 def test_imu_run_on_disk_becomes_a_bundle_that_answers_alike(tmp_path):
