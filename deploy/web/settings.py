@@ -7,6 +7,7 @@ from deploy.golden import GOLDEN
 from deploy.manifest import MANIFEST, Manifest
 from deploy.multi.manifest import MultiManifest
 from deploy.parity import TOLERANCE
+from deploy.preprocessor import INSIDE
 from deploy.web.model_files import MODEL_FOLDER, Adapter, SiteModel
 from imu_saga.recording import ACC_CHANNELS, GYRO_CHANNELS
 from imu_saga.signal.gravity import CausalHighPass
@@ -32,6 +33,9 @@ def site_settings(model: SiteModel, *, title: str = "", hop_s: float | None = No
     if manifest.kind not in _PARTS:
         must = f"kind must be one of {', '.join(sorted(_PARTS))}"
         raise ExportError(MANIFEST, must, repr(manifest.kind), "Export a run of one of these packages")
+    if INSIDE in manifest.preprocessing:
+        must = "preprocessing must be outside the graph, where the page does it"
+        raise ExportError(MANIFEST, must, "inside", "Export the run with --preprocess none")
     return {
         "title": title or _title(model),
         "kind": manifest.kind,

@@ -15,10 +15,11 @@ from deploy.parity import TOLERANCE
 from deploy.preprocess import in_graph
 from deploy.program import merged_copy
 from deploy.variants import VariantOptions
+from deploy.web import build_site
 from imu_saga.streaming.classifier import StreamOptions
 from imu_saga.streaming.source import SourceOptions
 from shared_peft.command import run_commands
-from shared_peft.errors import DataError
+from shared_peft.errors import DataError, ExportError
 from shared_peft.training import RunFolder, TrainedModel
 from tests.deploy.conftest import adapted_toy
 from vision import transforms
@@ -143,6 +144,14 @@ def test_stream_of_any_units_answers_as_the_run_does(motion, acc, gyro):
         expected = run.model(windows).softmax(-1).numpy()
     assert len(answers) == 4
     np.testing.assert_allclose([answer.probabilities for answer in answers], expected, rtol=0, atol=1e-4)
+
+
+def test_a_page_that_prepares_itself_refuses_a_graph_that_prepares_too(motion, tmp_path):
+    with pytest.raises(
+        ExportError, match="preprocessing must be outside the graph, where the page does it, got inside"
+    ):
+        build_site(motion[1], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
 
 
 def test_command_exports_with_preprocessing_inside(tmp_path, monkeypatch, capsys):
