@@ -53,7 +53,7 @@ class BundleRunner:
     Args:
         bundle: the bundle's folder.
         threads: threads within an operator; 0 leaves the choice to onnxruntime.
-        variant: name of a further model file of a bundle of one task; "" takes the model file.
+        variant: name of a further model file; "" takes the model file.
 
     Raises:
         BundleError: a file is missing or changed, or the model is not what the manifest says.
@@ -69,10 +69,10 @@ class BundleRunner:
         self._switch: AdapterSwitch | None = None
         if holds_tasks(bundle):
             found = self.manifest = verify_multi(bundle)
-            _chosen(found, variant)
-            self.file = found.model_file
+            self._variant = _chosen(found, variant)
+            self.file = self._variant.file if self._variant else found.model_file
             files = {name: bundle / task.file for name, task in found.tasks.items()}
-            self._switch = AdapterSwitch(bundle / found.model_file, files, found.base_sha256, threads=threads)
+            self._switch = AdapterSwitch(bundle / self.file, files, found.base_sha256, threads=threads)
             self._session = self._switch.session
             self.active = next(iter(files))
         else:
@@ -239,7 +239,7 @@ def _chosen(manifest: Manifest | MultiManifest, variant: str) -> VariantEntry | 
     Raises:
         UnknownNameError: no such variant.
     """
-    known = manifest.variants if isinstance(manifest, Manifest) else {}
+    known = manifest.variants
     if variant and variant not in known:
         must = f"variant must be one of {', '.join(known) or 'none'}, or empty for the model file"
         raise UnknownNameError(manifest.model_file, must, repr(variant), "Export it, or choose another")

@@ -34,6 +34,10 @@ def multi_card(manifest: MultiManifest) -> str:
         for name, task in tasks
     }
     roles |= {
+        each.file: f"the base in {each.precision}, {manifest.files[each.file].size_bytes} bytes; same adapters"
+        for each in manifest.variants.values()
+    }
+    roles |= {
         MANIFEST: "all of this for programs",
         GOLDEN: "inputs, and the logits expected of every task",
         PARITY: "the whole parity report",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.manifest import Check, FileEntry, InputEntry, listed, load_layout, read_values, verify_layout
+from deploy.manifest import Check, FileEntry, InputEntry, VariantEntry, listed, load_layout, read_values, verify_layout
 from shared_peft.errors import ConfigError
 
 
@@ -48,6 +48,7 @@ class MultiManifest:
         opset: ONNX operator set version.
         nodes: nodes in the graph.
         tasks: by name.
+        variants: further files of the base, by name; every adapter file fits them, too.
         versions: packages that exported it.
         files: SHA-256 and size of every other file but SHA256SUMS.
     """
@@ -63,6 +64,7 @@ class MultiManifest:
     opset: int
     nodes: int
     tasks: dict[str, TaskEntry]
+    variants: dict[str, VariantEntry]
     versions: dict[str, str]
     files: dict[str, FileEntry]
 
@@ -103,5 +105,5 @@ def _checks(manifest: MultiManifest) -> list[Check]:
         ("tasks", len(set(files)) == len(files), "each must have an adapter file of its own", ", ".join(files)),
         ("base_sha256", re.fullmatch("[0-9a-f]{64}", mark), "must be a SHA-256", repr(mark[:80])),
         *((f"tasks.{name}", task.classes, "must name a class", "none") for name, task in manifest.tasks.items()),
-        *listed(manifest, files),
+        *listed(manifest, (*files, *(each.file for each in manifest.variants.values()))),
     ]

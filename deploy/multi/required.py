@@ -6,9 +6,11 @@ graph, and each task's tensors are completed with them.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deploy.graph_edit import read_graph
 from deploy.multi.adapter_file import read_adapter
 from deploy.multi.manifest import MultiManifest
 from deploy.packages import load_package
@@ -35,14 +37,17 @@ def required_graph(bundle: Path, manifest: MultiManifest) -> RequiredGraph:
         BundleError: an adapter file that cannot be read, or one of another base.
         MissingPackageError: onnx or onnxruntime is not installed.
     """
-    onnx = load_package("onnx", "a base without defaults")
-    proto = onnx.load(str(bundle / manifest.model_file))
-    inputs = {each.name for each in proto.graph.input}
-    kept = [each for each in proto.graph.initializer if each.name not in inputs]
-    defaults = {e.name: onnx.numpy_helper.to_array(e) for e in proto.graph.initializer if e.name in inputs}
-    proto.graph.ClearField("initializer")
-    proto.graph.initializer.extend(kept)
+    onnx, proto = load_package("onnx", "a base without defaults"), read_graph(bundle / manifest.model_file)
+    defaults = {each.name: onnx.numpy_helper.to_array(each) for each in split_defaults(proto)}
     tensors = {
         name: defaults | read_adapter(bundle / task.file, manifest.base_sha256) for name, task in manifest.tasks.items()
     }
     return RequiredGraph(proto.SerializeToString(deterministic=True), tensors)
+
+
+def split_defaults(proto: Any) -> list[Any]:
+    """Take the defaults of optional inputs out of a ModelProto, and return them."""
+    inputs, stored = {each.name for each in proto.graph.input}, list(proto.graph.initializer)
+    proto.graph.ClearField("initializer")
+    proto.graph.initializer.extend(each for each in stored if each.name not in inputs)
+    return [each for each in stored if each.name in inputs]

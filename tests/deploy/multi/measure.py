@@ -18,6 +18,7 @@ from tqdm import tqdm
 from deploy.multi.adapter_file import SUFFIX, load_adapter, run_options, write_adapter
 from deploy.multi.bundle import MODEL_FILE, write_base
 from deploy.multi.inputs import arrays_of, same_forms, tensors_of
+from deploy.multi.int8 import INT8_FILE, BaseFiles, write_int8
 from deploy.multi.tasks import Task
 from deploy.program import export_program, merged_copy
 from deploy.session import open_session
@@ -28,7 +29,11 @@ from vision.adapt import adapt
 from vision.backbones.build import build_backbone, build_from_spec
 
 _MARK = "0" * 64
-_HEAD = "| base | method | layers | r | base [MB] | adapter [KB] | share | merged [ms] | multi [ms] | ratio | padded |"
+_HEAD = (
+    "| base | method | layers | r | base [MB] | adapter [KB] | share | merged [ms] | multi [ms] | ratio | padded "
+    "| int8 base | int8 / merged | agreement |"
+)
+_AGREEING = 64  # rows of noise
 _ATTENTION, _ALL = "qkv,proj", "all"
 CASES = (
     ("timm/vit_tiny_patch16_224", "lora", _ATTENTION, 4),
@@ -47,6 +52,8 @@ class Options:
 
     calls: int = 60
     """Calls of each model; the three take turns."""
+    only: str = ""
+    """Bases to measure, those whose name holds this; all where it is empty."""
     padded_rank: int = 16
     """Rank that the padded column fills every factor up to, with zeros."""
 
@@ -54,8 +61,8 @@ class Options:
 def main(options: Options) -> None:
     """Measure every case and print the table."""
     torch.set_num_threads(1)
-    sys.stdout.write(f"{_HEAD}\n|{'---|' * 11}\n")
-    for name, method, layers, rank in tqdm(CASES, desc="cases"):
+    sys.stdout.write(f"{_HEAD}\n|{'---|' * 14}\n")
+    for name, method, layers, rank in tqdm([case for case in CASES if options.only in case[0]], desc="cases"):
         with tempfile.TemporaryDirectory() as folder:
             row = measure(task_of(name, method, layers, rank), Path(folder), options)
         sys.stdout.write(f"| {name} | {method} | {layers} | {rank} | {row}\n")
@@ -93,13 +100,23 @@ def measure(task: Task, folder: Path, options: Options) -> str:
     adapters = [load_adapter(folder / f"{name}{SUFFIX}") for name in ("a", "padded")]
     feeds = {trained.input_name: trained.examples[:1].numpy()}
     calls = [lambda: merged.run(None, feeds)]
+    small = folder / INT8_FILE
+    write_base(folder / "twin.onnx", [task], _MARK, 20, random=True)
+    write_int8(BaseFiles(model, folder / "twin.onnx", _MARK), small)
+    quantised = open_session(small, threads=1)
     calls += [partial(session.run, None, feeds, run_options(adapter)) for adapter in adapters]
+    calls.append(partial(quantised.run, None, feeds, run_options(adapters[0])))
     seconds = np.array([[clocked(call) for call in calls] for _ in range(options.calls)])[5:]
-    single, multi, _ = 1e3 * np.median(seconds, axis=0)
+    single, multi, *_ = 1e3 * np.median(seconds, axis=0)
     ratios = np.median(seconds[:, 1:] / seconds[:, :1], axis=0)
     base, adapter = model.stat().st_size, (folder / f"a{SUFFIX}").stat().st_size
     sizes = f"{base / 1e6:.2f} | {adapter / 1e3:.0f} | {100 * adapter / base:.2f} % "
-    return f"{sizes}| {single:.2f} | {multi:.2f} | {ratios[0]:.3f} | {ratios[1]:.3f} |"
+    shape, generator = (_AGREEING, *trained.input_shape), np.random.default_rng(0)
+    rows = {trained.input_name: generator.normal(size=shape).astype(np.float32)}
+    first = [each.run(None, rows, run_options(adapters[0]))[0].argmax(1) for each in (session, quantised)]
+    share, agreed = 100 * small.stat().st_size / base, 100 * (first[0] == first[1]).mean()
+    times = f"{single:.2f} | {multi:.2f} | {ratios[0]:.3f} | {ratios[1]:.3f}"
+    return f"{sizes}| {times} | {share:.1f} % | {ratios[2]:.3f} | {agreed:.1f} % |"
 
 
 def padded(factors, rank: int):
