@@ -54,6 +54,7 @@ def comment(manifest: Manifest) -> str:
     lines = [
         f"From manifest.json: {manifest.model_file}, {len(manifest.classes)} classes, opset {manifest.opset}.",
         f"Input {entry.name}: {entry.dtype}, (1, {', '.join(map(str, entry.shape))}), {prod(entry.shape)} values.",
+        *(f"Axis {axis + 1} of it may have another size." for axis in entry.free_axes),
         f"Output {manifest.output_name}: float32, (1, {len(manifest.classes)}), logits in the order of the classes.",
         "What must happen to raw data first, exactly so; most wrong answers on a phone come from here:",
         *(f"  {name}: {value}" for name, value in manifest.preprocessing.items()),
@@ -81,9 +82,8 @@ def constants(manifest: Manifest) -> dict[str, Any]:
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
-    """Return what every language writes in the same way: the comment, and the input's shape and size."""
-    shape = manifest.input.shape
-    return {"comment": comment(manifest), "shape": ", ".join(map(str, (1, *shape))), "count": prod(shape)}
+    """Return what every language writes in the same way: the comment, and the input's shape."""
+    return {"comment": comment(manifest), "shape": ", ".join(map(str, (1, *manifest.input.shape)))}
 
 
 def _one_line(text: str) -> str:

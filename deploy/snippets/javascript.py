@@ -29,16 +29,17 @@ export class Model {
     return new Model(ort, await ort.InferenceSession.create(source));
   }
 
-  /** Return the logits of one input: a @array of @count values. */
-  async logits(input) {
-    if (input.length !== @count) throw new Error(`the input must have @count values, got ${input.length}`);
-    const found = await this.session.run({ [INPUT.name]: new this.ort.Tensor(INPUT.dtype, input, INPUT.dims) });
+  /** Return the logits of one input, a @array; `dims` differs where an axis is free. */
+  async logits(input, dims = INPUT.dims) {
+    const count = dims.reduce((product, size) => product * size, 1);
+    if (input.length !== count) throw new Error(`the input must have ${count} values, got ${input.length}`);
+    const found = await this.session.run({ [INPUT.name]: new this.ort.Tensor(INPUT.dtype, input, dims) });
     return found[OUTPUT].data;
   }
 
   /** Return the first class of one input and its probability. */
-  async answer(input) {
-    const logits = await this.logits(input);
+  async answer(input, dims = INPUT.dims) {
+    const logits = await this.logits(input, dims);
     const largest = Math.max(...logits);
     const total = logits.reduce((sum, value) => sum + Math.exp(value - largest), 0);
     return { label: CLASSES[logits.indexOf(largest)], probability: 1 / total };

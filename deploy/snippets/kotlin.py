@@ -35,9 +35,10 @@ class Model(bytes: ByteArray) : AutoCloseable {
     private val environment = OrtEnvironment.getEnvironment()
     private val session = environment.createSession(bytes)
 
-    /** Returns the logits of one input of @count values. */
-    fun logits(input: @array): FloatArray {
-        require(input.size == @count) { "the input must have @count values, got ${input.size}" }
+    /** Returns the logits of one input; its shape differs where an axis is free. */
+    fun logits(input: @array, shape: LongArray = SHAPE): FloatArray {
+        val count = shape.fold(1L) { product, size -> product * size }
+        require(input.size.toLong() == count) { "the input must have $count values, got ${input.size}" }
         @tensor.use { tensor ->
             session.run(mapOf(INPUT to tensor), setOf(OUTPUT)).use { result ->
                 val buffer = (result[0] as OnnxTensor).floatBuffer
@@ -47,8 +48,8 @@ class Model(bytes: ByteArray) : AutoCloseable {
     }
 
     /** Returns the first class of one input and its probability. */
-    fun answer(input: @array): Pair<String, Float> {
-        val logits = logits(input)
+    fun answer(input: @array, shape: LongArray = SHAPE): Pair<String, Float> {
+        val logits = logits(input, shape)
         val first = logits.indices.maxByOrNull { logits[it] }!!
         val total = logits.sumOf { exp((it - logits[first]).toDouble()) }
         return CLASSES[first] to (1 / total).toFloat()
@@ -78,8 +79,8 @@ fun inputOf(samples: List<FloatArray>): FloatArray = samples.flatMap { it.asIter
 }
 _ARRAYS = {"float32": "FloatArray", "uint8": "ByteArray"}
 _TENSORS = {
-    "float32": "OnnxTensor.createTensor(environment, FloatBuffer.wrap(input), SHAPE)",
-    "uint8": "OnnxTensor.createTensor(environment, ByteBuffer.wrap(input), SHAPE, OnnxJavaType.UINT8)",
+    "float32": "OnnxTensor.createTensor(environment, FloatBuffer.wrap(input), shape)",
+    "uint8": "OnnxTensor.createTensor(environment, ByteBuffer.wrap(input), shape, OnnxJavaType.UINT8)",
 }
 
 

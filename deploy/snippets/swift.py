@@ -35,19 +35,20 @@ final class Model {
     session = try ORTSession(env: environment, modelPath: path, sessionOptions: nil)
   }
 
-  /// Returns the logits of one input of @count values.
-  func logits(_ input: [@element]) throws -> [Float] {
-    precondition(input.count == @count, "the input must have @count values, got \\(input.count)")
+  /// Returns the logits of one input; its shape differs where an axis is free.
+  func logits(_ input: [@element], shape: [NSNumber] = Model.shape) throws -> [Float] {
+    let count = shape.reduce(1) { $0 * $1.intValue }
+    precondition(input.count == count, "the input must have \\(count) values, got \\(input.count)")
     let data = NSMutableData(bytes: input, length: input.count * MemoryLayout<@element>.stride)
-    let value = try ORTValue(tensorData: data, elementType: @kind, shape: Model.shape)
+    let value = try ORTValue(tensorData: data, elementType: @kind, shape: shape)
     let found = try session.run(withInputs: [Model.input: value], outputNames: [Model.output], runOptions: nil)
     let bytes = try found[Model.output]!.tensorData() as Data
     return bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
   }
 
   /// Returns the first class of one input and its probability.
-  func answer(_ input: [@element]) throws -> (label: String, probability: Float) {
-    let logits = try self.logits(input)
+  func answer(_ input: [@element], shape: [NSNumber] = Model.shape) throws -> (label: String, probability: Float) {
+    let logits = try self.logits(input, shape: shape)
     let first = logits.indices.max { logits[$0] < logits[$1] }!
     let total = logits.reduce(Float(0)) { $0 + exp($1 - logits[first]) }
     return (Model.classes[first], 1 / total)

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from deploy import BundleRunner, load_manifest
+from deploy import BundleRunner, export_model, load_manifest
 from deploy.golden import read_golden
 from deploy.parity import TOLERANCE
+from deploy.preprocess import in_graph
 from deploy.snippets import write_snippets
 from deploy.wasm import run_in_node
 from deploy.web.runtime import runtime_files
 from shared_peft.errors import ExportError
-from vision.transforms import normalise
+from tests.deploy.toys import ConvNet, trained_toy
+from vision.transforms import describe_preprocessing, normalise
 
 ANSWER = """
 const { Model, MODEL_FILE } = await import(data.snippet);
@@ -24,6 +26,13 @@ for (const row of data.rows) {
 return found;
 """
 FEED = "const { inputOf } = await import(data.snippet); return data.rows.map((raw) => [...inputOf(raw)]);"
+
+ANY_SIZE = """
+const { Model, MODEL_FILE } = await import(data.snippet);
+const model = await Model.load(ort, await bytesOf(MODEL_FILE));
+const [{ dims, levels }] = data.rows;
+return [[...(await model.logits(Uint8Array.from(levels), dims))]];
+"""
 
 
 @pytest.fixture
@@ -62,6 +71,16 @@ def test_snippet_normalises_levels_as_training_did(run_snippet, vision_bundle, v
     found = run_snippet(vision_bundle, FEED, pixels.permute(0, 2, 3, 1).reshape(2, -1).tolist())
     expected = normalise(pixels, vision_data).reshape(2, -1).numpy()
     np.testing.assert_allclose(np.array(found), expected, rtol=0, atol=1e-6)
+
+
+def test_snippet_feeds_pixels_of_any_size_to_a_graph_that_prepares_them(run_snippet, vision_data, tmp_path):
+    torch.manual_seed(2)
+    trained = trained_toy(ConvNet(), ConvNet, preprocessing=describe_preprocessing(vision_data))
+    bundle = tmp_path / "in-graph"
+    assert export_model(in_graph(trained), bundle).input.free_axes == (0, 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 21, 33, 3), dtype=np.uint8)
+    (found,) = run_snippet(bundle, ANY_SIZE, [{"dims": pixels.shape, "levels": pixels.ravel().tolist()}])
+    np.testing.assert_allclose(found, BundleRunner(bundle).logits(pixels)[0], rtol=0, atol=TOLERANCE)
 
 
 def test_snippet_reads_a_window_sample_by_sample(run_snippet, motion_bundle):
