@@ -128,7 +128,7 @@ def quantise_dynamic(model: Any, nodes: Collection[WeightNode]) -> Any:
     return quantised
 
 
-def quantise_static(model: Any, nodes: Collection[WeightNode], rows: np.ndarray) -> Any:
+def quantise_static(model: Any, nodes: Sequence[WeightNode], rows: np.ndarray) -> Any:
     """Return a graph with int8 weights per channel and uint8 activations, scaled by what calibration rows showed.
 
     Args:
