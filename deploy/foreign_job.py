@@ -29,7 +29,9 @@ def main(job: dict) -> None:
         name = qnn.get_ep_name()
         onnxruntime.register_execution_provider_library(name, qnn.get_library_path())
         devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
-        options.add_provider_for_devices(devices[:1], {"backend_path": qnn.get_qnn_htp_path()})
+        # the NPU's floats are half precision; unless told so, it asks for fp32 and finds no memory for it
+        settings = {"backend_path": qnn.get_qnn_htp_path(), "enable_htp_fp16_precision": "1"}
+        options.add_provider_for_devices(devices[:1], settings)
     session: Any = onnxruntime.InferenceSession(job["model"], options, providers=providers)
     run = onnxruntime.RunOptions()
     run.log_severity_level = _ERRORS_ONLY

@@ -53,7 +53,7 @@ class ModelFile:
 
 
 def model_files(bundle: Path) -> list[ModelFile]:
-    """Verify a bundle and return its model and variants, or its base once for each task.
+    """Verify a bundle and return its model and variants, or its base and the base's variants once for each task.
 
     Args:
         bundle: the bundle's folder.
@@ -74,16 +74,21 @@ def model_files(bundle: Path) -> list[ModelFile]:
 def _of_tasks(bundle: Path) -> list[ModelFile]:
     manifest = verify_multi(bundle)
     samples = read_golden_of_tasks(bundle, manifest)
+    bases = {"": (manifest.model_file, 0)}
+    bases |= {name: (entry.file, entry.batch) for name, entry in manifest.variants.items()}
     return [
         ModelFile(
             bundle,
-            bundle / manifest.model_file,
+            bundle / file,
             manifest.input.name,
             manifest.output_name,
             samples[name],
-            task=name,
-            adapter=bundle / task.file,
-            base_sha256=manifest.base_sha256,
+            variant,
+            batch,
+            name,
+            bundle / task.file,
+            manifest.base_sha256,
         )
+        for variant, (file, batch) in bases.items()
         for name, task in manifest.tasks.items()
     ]

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from deploy.chromium import NAMES, find_browser, run_in_chromium
+from deploy.graph_edit import read_graph
 from deploy.model_files import ModelFile
 from deploy.multi.adapter_file import read_adapter
+from deploy.multi.required import split_defaults
 from deploy.packages import load_package
 from deploy.place import PLACES, Engine, Place, PlaceOptions, Reply
 from deploy.wasm import run_in_node
@@ -82,13 +84,8 @@ def _with_tensors(file: ModelFile, path: Path) -> tuple[Path, dict[str, np.ndarr
 
     onnxruntime-web has no adapters: their tensors are inputs there, and it ignores an input that has a default.
     """
-    onnx = load_package("onnx", "WASM")
-    model = onnx.load(file.path)
-    inputs = {item.name for item in model.graph.input}
-    defaults = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer if each.name in inputs}
-    kept = [each for each in model.graph.initializer if each.name not in inputs]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    onnx, model = load_package("onnx", "WASM"), read_graph(file.path)
+    defaults = {each.name: onnx.numpy_helper.to_array(each) for each in split_defaults(model)}
     path.write_bytes(model.SerializeToString())
     assert file.adapter is not None
     return path, {**defaults, **read_adapter(file.adapter, file.base_sha256)}
