@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 
 _ERRORS_ONLY = 3
+_CHIP = "57"  # SM8650, Snapdragon 8 Gen 3
 
 
 def main(job: dict) -> None:
@@ -29,8 +30,8 @@ def main(job: dict) -> None:
         name = qnn.get_ep_name()
         onnxruntime.register_execution_provider_library(name, qnn.get_library_path())
         devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == name]
-        # the NPU's floats are half precision; unless told so, it asks for fp32 and finds no memory for it
-        settings = {"backend_path": qnn.get_qnn_htp_path(), "enable_htp_fp16_precision": "1"}
+        # without a chip that computes in half precision it takes no node, or finds no memory for fp32
+        settings = {"soc_model": _CHIP, "enable_htp_fp16_precision": "1", "backend_path": qnn.get_qnn_htp_path()}
         options.add_provider_for_devices(devices[:1], settings)
     session: Any = onnxruntime.InferenceSession(job["model"], options, providers=providers)
     run = onnxruntime.RunOptions()
