@@ -1,8 +1,8 @@
 """The base as one ONNX graph whose adapters are inputs, each optional: without them it is the bare base (ours).
 
 Ranks are free dimensions, one a layer (of a sequential branch two): a task of rank 4 pays for rank 4. On a thread that
-takes 1.04 times the merged model's time for vit_tiny's attention and 1.14 times for resnet18; padded with zeros to rank
-16 it takes 1.06 and 1.40 times, and files are four times as large (`python -m tests.deploy.multi.measure`).
+takes 1.04 times the merged model's time for vit_tiny's attention and 1.10 times for resnet18; padded with zeros to rank
+16 it takes 1.06 and 1.16 times, and files are four times as large (`python -m tests.deploy.multi.measure`).
 """
 
 from collections.abc import Sequence
