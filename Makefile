@@ -20,7 +20,7 @@ help:
 venv: $(TESTED)
 
 test: $(TESTED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 demo: $(SHOWN)
 	$(PYTHON) -m deploy.demo --out runs/demo
