@@ -14,7 +14,6 @@ from shared_peft.errors import DataError
 from vision import transforms
 from vision.backbones.family import DataConfig
 from vision.datasets.decode import read_image
-from vision.torchvision_ops import declare_missing_operators
 
 
 def read_inputs(paths: Sequence[Path], manifest: Manifest | MultiManifest) -> Iterator[np.ndarray]:
@@ -50,11 +49,7 @@ def raw_pixels(image: torch.Tensor, channels: int, largest_aspect: int) -> np.nd
     Returns:
         uint8, shape (1, height, width, channels).
     """
-    declare_missing_operators()
-    from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415  (slow to import)
-
-    if image.shape[0] != channels:
-        image = (ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image).expand(channels, -1, -1)
+    image = transforms.with_channels(image, channels)
     height, width = image.shape[1:]
     rows, columns = min(height, largest_aspect * width), min(width, largest_aspect * height)
     top, left = round((height - rows) / 2), round((width - columns) / 2)
@@ -74,7 +69,7 @@ def data_config(preprocessing: dict[str, Any]) -> DataConfig:
         36
     """
     try:
-        resized = {mode: preprocessing.get(f"resize_{side}_px") for mode, side in transforms._RESIZED.items()}
+        resized = {mode: preprocessing.get(f"resize_{side}_px") for mode, side in transforms.RESIZED_SIDE.items()}
         mode, side = next((mode, side) for mode, side in resized.items() if side is not None)
         size = int(preprocessing["height_px"])
         return DataConfig(

@@ -17,7 +17,10 @@ def registry_tables() -> str:
     import imu_saga.masking
     import imu_saga.protocols  # noqa: F401  (all register their members)
     import vision.augmentations  # noqa: F401
+    from deploy.places import PLACES
+    from deploy.snippets import SNIPPETS
     from deploy.target import EXPORT_TARGETS
+    from deploy.variants import VARIANTS
     from imu_saga.augmentation import AUGMENTATIONS
     from imu_saga.baselines import BASELINES
     from imu_saga.datasets import DATASETS
@@ -62,6 +65,9 @@ def registry_tables() -> str:
         _table("IMU data sets", ("name", "title", "licence"), [(n, d.title, d.licence) for n, d in DATASETS.items()]),
         _table("Classical baselines", ("name", "what it is"), [(n, _first(b)) for n, b in BASELINES.items()]),
         _table("Export targets", ("name", "what it writes"), [(n, _first(t)) for n, t in EXPORT_TARGETS.items()]),
+        _table("Further files of a bundle", ("name", "what it is"), [(n, _first(v)) for n, v in VARIANTS.items()]),
+        _table("Places to check a bundle on", ("name", "what runs there"), [(n, _first(p)) for n, p in PLACES.items()]),
+        _table("Snippets for apps", ("name", "what it is"), [(n, _first(s)) for n, s in SNIPPETS.items()]),
     ]
     return "\n\n".join(tables)
 

@@ -16,7 +16,7 @@ from vision.torchvision_ops import declare_missing_operators
 
 Augment: TypeAlias = str  # see vision.augmentation.find_augmentation
 LARGEST_ASPECT = 16  # ours: of a narrower image only the middle is resized, however long it is
-_RESIZED = {"center": "shorter_side", "squash": "both_sides", "border": "longer_side"}
+RESIZED_SIDE = {"center": "shorter_side", "squash": "both_sides", "border": "longer_side"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
     from torchvision.transforms.v2 import InterpolationMode  # noqa: PLC0415  (slow to import)
     from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415
 
-    if image.shape[0] != data.channels:
-        grey = ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image
-        image = grey.expand(data.channels, -1, -1)
+    image = with_channels(image, data.channels)
     height, width = image.shape[1:]
     if data.crop_mode == "center":
         image = ops.center_crop(image, [min(height, LARGEST_ASPECT * width), min(width, LARGEST_ASPECT * height)])
@@ -78,6 +76,16 @@ def fit_image(image: torch.Tensor, data: DataConfig) -> torch.Tensor:
         border = [part // 2 for part in lacking] + [(part + 1) // 2 for part in lacking]
         image = ops.pad(image, border, fill=[float(level) for level in border_colour(data)])
     return ops.center_crop(image, [data.size, data.size]).contiguous()
+
+
+def with_channels(image: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return an image of 1 or 3 channels, shape (1 or 3, height, width), with ``channels``: grey where they differ."""
+    declare_missing_operators()
+    from torchvision.transforms.v2 import functional as ops  # noqa: PLC0415  (slow to import)
+
+    if image.shape[0] == channels:
+        return image
+    return (ops.rgb_to_grayscale(image) if image.shape[0] == 3 else image).expand(channels, -1, -1)
 
 
 def resized_side(data: DataConfig) -> int:
@@ -204,7 +212,7 @@ def describe_preprocessing(data: DataConfig) -> dict[str, Any]:
         "channels": data.channels,
         "height_px": data.size,
         "width_px": data.size,
-        f"resize_{_RESIZED[data.crop_mode]}_px": resized_side(data),
+        f"resize_{RESIZED_SIDE[data.crop_mode]}_px": resized_side(data),
         "interpolation": data.interpolation,
         "antialias": True,
         "crop": "centre",

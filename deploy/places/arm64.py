@@ -17,7 +17,7 @@ _TITLE = f"aarch64 ({_PROCESSOR}, emulated)"
 
 @PLACES.register("arm64")
 class Arm64(Place):
-    """Needs qemu-user-static, and the root of an aarch64 system with Python; its folder site holds the packages."""
+    """onnxruntime for aarch64 under qemu-user-static, in a root folder whose `site` has its packages."""
 
     def engines(self, options: PlaceOptions) -> list[Engine]:
         """Return the one engine."""

@@ -13,7 +13,7 @@ _REPEATS = 9
 
 @PLACES.register("cpu")
 class Cpu(Place):
-    """Always there; what every other place is compared with."""
+    """onnxruntime here: always there, and what every other place is compared with."""
 
     def engines(self, options: PlaceOptions) -> list[Engine]:
         """Return the one engine."""

@@ -14,7 +14,7 @@ _LEEWAY = 0.02  # ours: of the largest logit; the NPU computes fp32 in half prec
 
 @PLACES.register("qnn")
 class Qnn(Place):
-    """Needs the package onnxruntime-qnn, which is proprietary and never comes with this one."""
+    """Qualcomm's emulated NPU, with the package onnxruntime-qnn, which is proprietary and never comes with this one."""
 
     def engines(self, options: PlaceOptions) -> list[Engine]:
         """Return the one engine."""

@@ -50,7 +50,7 @@ _Run = Callable[[Mapping[str, bytes], str, Any, Mapping[str, Path]], Any]
 
 @PLACES.register("wasm")
 class Wasm(Place):
-    """Needs node, a browser, or both; the runtime's files come from --runtime, or from npm."""
+    """onnxruntime-web in node, a headless browser, or both; its files come from --runtime, or from npm."""
 
     def engines(self, options: PlaceOptions) -> list[Engine]:
         """Return node's engine and the browser's."""

@@ -11,7 +11,7 @@ BATCH = 1
 
 @VARIANTS.register("fixed")
 class Fixed(Variant):
-    """One window or image at a time; no shape is left to compute."""
+    """The fp32 file for one window or image at a time: no shape is left to compute, as accelerators want it."""
 
     file_name = "model.fixed.onnx"
     precision = "fp32"

@@ -9,7 +9,7 @@ from deploy.variant import VARIANTS, Material, Precision, Variant, VariantOption
 
 @VARIANTS.register("fp16")
 class Half(Variant):
-    """Weights in half precision."""
+    """Weights stored in half precision, computed in single: half the size."""
 
     file_name = "model.fp16.onnx"
     precision = "fp16"

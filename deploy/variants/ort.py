@@ -12,7 +12,7 @@ _ERRORS_ONLY = 3
 
 @VARIANTS.register("ort")
 class Ort(Variant):
-    """Of the int8 file where there is one, else of the fp32 one. A file for x86 does not load on ARM."""
+    """onnxruntime's own format for ARM, of the int8 file where there is one, else of the fp32 one: loads faster."""
 
     file_name = "model.ort"
     precision = "fp32"

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import subprocess
 import tempfile
 import time
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -26,11 +24,6 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 PATIENCE_S = 90.0
-
-
-def find_browser() -> str | None:
-    """Return the path of an installed Chromium, or None."""
-    return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 class Page:

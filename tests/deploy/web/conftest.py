@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from deploy import export_model
+from deploy.chromium import NAMES, find_browser
 from deploy.multi import Task, export_multi
 from deploy.web import SiteOptions, build_site
 from deploy.web.runtime import VERSION, runtime_files
@@ -29,7 +30,7 @@ from shared_peft.errors import ExportError, MissingPackageError
 from shared_peft.training import TrainedModel
 from tests.deploy.architectures import fill
 from tests.deploy.toys import ConvNet, trained_toy
-from tests.deploy.web.browser import NAMES, Page, browser_page, find_browser
+from tests.deploy.web.browser import Page, browser_page
 from tests.deploy.web.serving import served
 from vision.backbones.family import DataConfig
 from vision.transforms import describe_preprocessing

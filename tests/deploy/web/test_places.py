@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from deploy.chromium import find_browser
 from deploy.commands import COMMANDS
 from deploy.manifest import BundleError
 from deploy.model_files import model_files
@@ -17,7 +18,6 @@ from deploy.places import PLACES
 from shared_peft.command import run_commands
 from shared_peft.errors import ExportError, UnknownNameError
 from tests.deploy.multi.conftest import conv_task
-from tests.deploy.web.browser import find_browser
 
 ALIKE = 1e-5  # two processors, one model
 
