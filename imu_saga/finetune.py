@@ -191,18 +191,50 @@ def finetune(
         must = "labelled windows must cover at least 2 classes"
         raise DataError("finetune", must, f"{len(windows)} windows", "Label more, or raise --shots")
     config = settled(config, sets)
-    spec = InputSpec.of(windows)
-    name, classifier = build_classifier(spec, len(windows.classes), config, checkpoint)
-    classifier.calibrate(torch.from_numpy(windows.x))
-    certain = sets.sum(axis=1) == 1
-    if config.closed_form and config.method != "scratch" and (sets[certain].any(axis=0) == sets.any(axis=0)).all():
-        known = torch.from_numpy(certain)
-        classifier.start_head(torch.from_numpy(windows.x)[known], torch.from_numpy(sets.argmax(axis=1))[known])
+    if config.method == DISCRIMINANT and candidates is not None:
+        raise ConfigError("finetune method", "must not be discriminant with candidates", "both", "Use method head")
+    name, classifier = started_classifier(windows, sets, config, checkpoint)
     model = attach_method(classifier, config)
-    if config.method == DISCRIMINANT:
-        if candidates is not None:
-            raise ConfigError("finetune method", "must not be discriminant with candidates", "both", "Use method head")
-        return name, model.eval()
+    if config.method != DISCRIMINANT:
+        given = None if candidates is None else torch.from_numpy(sets)
+        _train(model, windows, given, config, folder=folder, resume=resume, progress=progress)
+    return name, model.eval()
+
+
+def started_classifier(
+    windows: WindowSet, sets: np.ndarray, config: FinetuneConfig, checkpoint: Path | None
+) -> tuple[str, Classifier]:
+    """Build a classifier as training starts from it: calibrated on the windows, its head in closed form if asked for.
+
+    Args:
+        windows: the windows to learn from.
+        sets: their candidate classes, bool, shape (windows, classes); those with one alone shape the head.
+        config: see FinetuneConfig, "auto" decided.
+        checkpoint: as for `finetune`.
+
+    Returns:
+        The encoder's name and the classifier.
+    """
+    name, classifier = build_classifier(InputSpec.of(windows), len(windows.classes), config, checkpoint)
+    x, certain = torch.from_numpy(windows.x), sets.sum(axis=1) == 1
+    classifier.calibrate(x)
+    every_class_shows = (sets[certain].any(axis=0) == sets.any(axis=0)).all()
+    if config.closed_form and config.method != "scratch" and every_class_shows:
+        known = torch.from_numpy(certain)
+        classifier.start_head(x[known], torch.from_numpy(sets.argmax(axis=1))[known])
+    return name, classifier
+
+
+def _train(
+    model: nn.Module,
+    windows: WindowSet,
+    candidates: Tensor | None,
+    config: FinetuneConfig,
+    *,
+    folder: RunFolder | None,
+    resume: bool,
+    progress: str | None,
+) -> None:
     training = TrainConfig(
         steps=config.steps,
         learning_rate=config.peak_rate,
@@ -216,14 +248,13 @@ def finetune(
         x, labels = batch
         return functional.cross_entropy(network(x), labels, label_smoothing=config.label_smoothing), {}
 
-    trained, wanted, batches = model, objective, balanced_batches(windows, config)
+    trained, wanted = model, objective
     if candidates is not None:
-        given = torch.from_numpy(sets)
-        trained = partial_trainee(model, given, config.partial, config.label_smoothing)
-        wanted, batches = partial_objective, balanced_batches(windows, config, given)
+        trained = partial_trainee(model, candidates, config.partial, config.label_smoothing)
+        wanted = partial_objective
+    batches = balanced_batches(windows, config, candidates)
     after_step = model.update_and_allocate if isinstance(model, PeftModel) else None
     train(trained, wanted, batches, training, folder=folder, resume=resume, after_step=after_step, progress=progress)
-    return name, model.eval()
 
 
 def balanced_batches(
