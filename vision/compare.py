@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from shared_peft.errors import ConfigError
-from shared_peft.training import RunFolder
+from shared_peft.training import Difference, RunFolder
 from vision.adapt import check_method
 from vision.comparison.arena import PILOT_SEED, Arena, Source, run_cell
 from vision.comparison.cells import Cell, Cells
 from vision.comparison.contender import Contender, contenders, lora_budget
 from vision.comparison.counts import parse_count
 from vision.comparison.lists import Floats, Integers, Words
-from vision.comparison.noise import Difference, paired_differences
+from vision.comparison.noise import paired_differences
 from vision.comparison.pace import paces
 from vision.comparison.page import Comparison, write_comparison
 from vision.comparison.rivals import RIVALS

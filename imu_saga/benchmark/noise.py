@@ -8,45 +8,15 @@ are the classes, so that the mean of the draws may lie beside it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from imu_saga.benchmark.records import confusions_of_subjects
+from shared_peft.training import Difference
 
 DRAWS = 2000
 INTERVAL = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A row's macro-F1 minus another's at one number of shots.
-
-    Args:
-        row: the row.
-        other: the row it is compared with, for example the one with the highest mean.
-        shots: labelled windows per class, 0 for all.
-        mean: the difference of the means.
-        low: lower end of the 95 % interval.
-        high: upper end of it.
-    """
-
-    row: str
-    other: str
-    shots: int
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether the interval holds 0."""
-        return self.low <= 0.0 <= self.high
-
-    def __str__(self) -> str:
-        said = "within noise" if self.within_noise else "behind" if self.mean < 0 else "ahead"
-        return f"{self.row} {said} ({self.mean:+.3f}, 95 % from {self.low:+.3f} to {self.high:+.3f})"
 
 
 def differences_from(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imu_saga.benchmark.noise import Difference
+from shared_peft.training import Difference
 
 Record = dict[str, Any]
 MEASURES = ("macro_f1", "accuracy")
@@ -56,7 +56,10 @@ def difference_text(differences: Sequence[Difference]) -> str:
     lines = []
     for shots in dict.fromkeys(each.shots for each in differences):
         here = sorted((each for each in differences if each.shots == shots), key=lambda each: -each.mean)
-        lines.append(f"- {shots_text(shots)}, beside {here[0].other}: " + "; ".join(map(str, here)))
+        lines.append(
+            f"- {shots_text(shots)}, beside {here[0].other}: "
+            + "; ".join(f"{each.row} {each.verdict}" for each in here)
+        )
     return "\n".join(lines)
 
 

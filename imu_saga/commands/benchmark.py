@@ -9,7 +9,7 @@ import numpy as np
 
 from imu_saga.benchmark.contender import contender
 from imu_saga.benchmark.engine import Benchmark, Grid, fingerprint, run_benchmark
-from imu_saga.benchmark.noise import Difference, differences_from
+from imu_saga.benchmark.noise import differences_from
 from imu_saga.benchmark.pictures import draw_benchmark
 from imu_saga.benchmark.sides import Sides, load_sides
 from imu_saga.benchmark.starts import Starts, given_start
@@ -23,7 +23,7 @@ from imu_saga.splits import SHOTS
 from shared_peft.atomic import write_text
 from shared_peft.command import Command
 from shared_peft.config import to_json
-from shared_peft.training import RunFolder
+from shared_peft.training import Difference, RunFolder
 
 KIND = "imu_saga.benchmark"
 

@@ -1,5 +1,6 @@
 """What vision and imu_saga share in training: the one loop, the run folder, the metrics."""
 
+from shared_peft.training.difference import Difference
 from shared_peft.training.loop import Batch, TrainConfig, TrainResult, train
 from shared_peft.training.metrics import Classification, score_classification
 from shared_peft.training.order import epoch_order
@@ -10,6 +11,7 @@ from shared_peft.training.trained import LabelledRows, TrainedModel
 __all__ = [
     "Batch",
     "Classification",
+    "Difference",
     "LabelledRows",
     "RunFolder",
     "TrainConfig",

@@ -13,46 +13,16 @@ where the draws rule, N - 1 where the images do. A percentile interval of 2 or 5
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from shared_peft.training import Difference
 
 Weighted = Callable[[torch.Tensor], torch.Tensor]  # weights of the images (draws, images) -> scores (draws,)
 RESAMPLES = 1_000
 CONFIDENCE = 0.95
 _AT_ONCE = 10_000_000  # weights held at a time
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One row's score minus another's, averaged over the draws of the shots.
-
-    Args:
-        row: the one.
-        other: the other.
-        shots: training images per class.
-        mean: the difference of the means.
-        low: lower end of the 95 % interval.
-        high: upper end of it.
-    """
-
-    row: str
-    other: str
-    shots: int
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether the interval holds 0."""
-        return self.low <= 0.0 <= self.high
-
-    def __str__(self) -> str:
-        said = "within noise" if self.within_noise else "ahead" if self.mean > 0 else "behind"
-        numbers = f"{100 * self.mean:+.1f} points, 95 % from {100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        return f"{self.row} {said} against {self.other} ({numbers})"
 
 
 def paired_differences(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_peft.atomic import replacing, write_text
-from shared_peft.training import RunFolder
-from vision.comparison.noise import Difference
+from shared_peft.training import Difference, RunFolder
 from vision.comparison.pace import Pace
 from vision.comparison.pictures import costs_picture, learning_curves_picture
 from vision.comparison.table import Row, against_best, as_csv, as_json, best_of, format_table, verdict

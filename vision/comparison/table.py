@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vision.comparison.noise import Difference
+from shared_peft.training import Difference
 
 
 @dataclass(frozen=True)

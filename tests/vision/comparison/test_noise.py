@@ -8,7 +8,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from vision.comparison.noise import Difference, half_width, paired_differences
+from shared_peft.training import Difference
+from vision.comparison.noise import half_width, paired_differences
 from vision.comparison.table import Row, against_best, best_of, verdict
 from vision.tasks import TASKS
 
