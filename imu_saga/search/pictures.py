@@ -1,6 +1,6 @@
 """A picture of a search: the trace of scores, the weights of every trial, and what the surrogate believes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def _trace(axes: Any, result: SearchResult) -> None:
         at = [place for place, trial in enumerate(trials) if trial["fraction"] == fraction]
         named = f"score at {fraction:g} of the steps"
         axes.plot(at, [trials[p]["score"] for p in at], marker, color="tab:orange", markersize=5, label=named)
-    chosen = int(believed.argmax())
-    axes.plot(chosen, believed[chosen], "*", color="tab:red", markersize=13, label="chosen")
+    first = int(believed.argmax())
+    axes.plot(first, believed[first], "*", color="tab:red", markersize=13, label="believed best")
     axes.set_ylabel("macro-F1")
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -82,21 +82,19 @@ def _weights(axes: Any, trials: Sequence[Trial], levels: Sequence[str]) -> None:
 def _beliefs(row: Any, result: SearchResult, levels: Sequence[str]) -> None:
     """Draw the belief as one level's weight goes from 0 to 1 and the others share the rest evenly."""
     panels = row.subplots(1, len(levels), sharey=True)
+    best, height = result.believed_best, max(trial["belief"] for trial in result.trials)
     for axes, level, colour in zip(np.atleast_1d(panels), levels, _colours(len(levels)), strict=True):
         share, mean, deviation = belief_along(result.surrogate, levels, level)
         reach = INTERVAL_Z * deviation
         axes.fill_between(share, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0)
         axes.plot(share, mean, color=colour)
         axes.axvline(1 / len(levels), color="0.4", linewidth=0.8, linestyle=":")
-        found = result.weights
-        axes.plot(found[level], _belief_of(result, found), "*", color="tab:red", markersize=10)
+        axes.plot(best[level], height, "*", color="tab:red", markersize=10)
         axes.set_xlabel(f"weight of {level}", fontsize=9)
         axes.set_xlim(-0.02, 1.02)
         axes.grid(visible=True, axis="y", alpha=0.3)
     np.atleast_1d(panels)[0].set_ylabel("believed macro-F1")
-    text = (
-        "Belief, mean and 95 %, the other levels sharing the rest evenly; dotted: equal weights; star: chosen weights"
-    )
+    text = "Belief, mean and 95 %, the other levels sharing the rest evenly; dotted: equal weights; star: believed best"
     row.suptitle(text, fontsize=10, x=0.01, ha="left")
 
 
@@ -106,10 +104,6 @@ def belief_along(surrogate: Surrogate, levels: Sequence[str], level: str) -> tup
     others = (1 - share) / max(1, len(levels) - 1)
     weights = np.stack([share if name == level else others for name in levels], axis=1)
     return share, *surrogate.predict(weights)
-
-
-def _belief_of(result: SearchResult, weights: Mapping[str, float]) -> float:
-    return float(result.surrogate.predict([list(weights.values())])[0][0])
 
 
 def _colours(count: int) -> list[Any]:
