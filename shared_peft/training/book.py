@@ -1,10 +1,13 @@
 """What a run tells while it goes on: the progress bar, and metrics.jsonl."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from shared_peft.training.run import RunFolder
+
+ON_SCREEN_S, IN_A_LOG_S = 0.5, 30.0  # ours: between two states of the bar on a terminal, and in a file
 
 
 class Book:
@@ -43,4 +46,5 @@ def _progress_bar(label: str | None, total: int, initial: int) -> Any:
         return None
     from tqdm import tqdm  # noqa: PLC0415
 
-    return tqdm(total=total, initial=initial, desc=label, unit="step", dynamic_ncols=True, mininterval=0.5)
+    pause_s = ON_SCREEN_S if sys.stderr.isatty() else IN_A_LOG_S
+    return tqdm(total=total, initial=initial, desc=label, unit="step", dynamic_ncols=True, mininterval=pause_s)

@@ -1,9 +1,11 @@
 """The one training loop: deterministic, resumable after a kill, and clear when it cannot go on."""
 
+import io
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch import nn
 from shared_peft import LoraTsdConfig, get_peft_model
 from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, DataError, RunError, TrainingError
-from shared_peft.training import Batch, RunFolder, TrainConfig, epoch_order, score_classification, train
+from shared_peft.training import Batch, RunFolder, TrainConfig, book, epoch_order, score_classification, train
 from shared_peft.training.loop import learning_rate_factor
 
 DATA = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -230,3 +232,19 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert scores.count == 200
     with pytest.raises(DataError, match="at least one sample, got 0"):
         score_classification(labels[:0], labels[:0], 4)
+
+
+def test_a_bar_in_a_log_is_a_line_now_and_then_and_on_a_terminal_it_moves(monkeypatch):
+    for terminal, most in ((False, 3), (True, 1000)):
+        shown = io.StringIO()
+        shown.isatty = lambda terminal=terminal: terminal
+        monkeypatch.setattr(sys, "stderr", shown)
+        monkeypatch.setattr(book, "ON_SCREEN_S", 0.0)
+        told = book.Book(200, 0, None, "train")
+        for step in range(200):
+            told.keep(step + 1, 0.5, 8, {}, line=False)
+        told.close()
+        states = shown.getvalue().count("train:")
+        assert states <= most
+        assert terminal == (states > 50)
+        assert "train: 100%" in shown.getvalue(), "the last state stays"
