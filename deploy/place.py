@@ -39,6 +39,10 @@ class Reply:
     note: str = ""
 
 
+def _any_file(file: ModelFile) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Engine:
     """One program of a place that runs model files.
@@ -48,12 +52,14 @@ class Engine:
         missing: why it cannot run here; "" where it can.
         answer: runs the golden sample of one file.
         leeway: further difference allowed, of the largest logit; more than 0 where less than fp32 is computed with.
+        refusal: says why it does not take a file; "" where it does.
     """
 
     title: str
     missing: str
     answer: Callable[[ModelFile], Reply]
     leeway: float = 0.0
+    refusal: Callable[[ModelFile], str] = _any_file
 
 
 class Place(ABC):

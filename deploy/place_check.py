@@ -86,6 +86,9 @@ def check_places(
             report(f"{engine.title}: skipped, {engine.missing}")
             continue
         for file, own in zip(files, expected, strict=True):
+            if refusal := engine.refusal(file):
+                report(f"{engine.title}, {file.name}: skipped, {refusal}")
+                continue
             try:
                 reply = own if engine.answer is answer else engine.answer(file)
                 found.append(_compare(engine, file, reply, own))

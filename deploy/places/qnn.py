@@ -20,7 +20,11 @@ class Qnn(Place):
         """Return the one engine."""
         installed = importlib.util.find_spec(_PACKAGE) is not None
         missing = "" if installed else "the package onnxruntime-qnn is not installed (optional, Qualcomm's licence)"
-        return [Engine(_TITLE, missing, _answer, leeway=_LEEWAY)]
+        return [Engine(_TITLE, missing, _answer, leeway=_LEEWAY, refusal=_refusal)]
+
+
+def _refusal(file: ModelFile) -> str:
+    return "the plugin reads .onnx files only" if file.path.suffix == ".ort" else ""
 
 
 def _answer(file: ModelFile) -> Reply:

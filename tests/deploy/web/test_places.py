@@ -1,5 +1,6 @@
 """Bundles answer alike on this CPU, in node, in a browser, in another Python; what is missing is skipped and said."""
 
+import dataclasses
 import os
 import sys
 
@@ -103,6 +104,25 @@ def test_answers_further_from_pytorch_than_the_tolerance_are_refused(monkeypatch
     else:
         (first, *_) = check_places(motion_bundle, ["elsewhere"])
         assert first.max_abs_difference == pytest.approx(difference, rel=0.05)
+
+
+def test_a_file_that_a_place_does_not_take_is_skipped_with_the_reason(monkeypatch, motion_bundle):
+    answering = Elsewhere().engines(PlaceOptions())[0]
+    picky = dataclasses.replace(answering, refusal=lambda file: "" if file.variant else "variants only")
+    monkeypatch.setitem(PLACES._entries, "elsewhere", Elsewhere)
+    monkeypatch.setattr(Elsewhere, "engines", lambda self, options: [picky])
+    lines = []
+    found = check_places(motion_bundle, ["elsewhere"], report=lines.append)
+    assert found
+    assert [each.file for each in found] == [file.name for file in model_files(motion_bundle) if file.variant]
+    assert "elsewhere, model.onnx: skipped, variants only" in lines
+
+
+def test_the_npu_does_not_take_ort_files(motion_bundle):
+    (engine,) = PLACES.get("qnn")().engines(PlaceOptions())
+    plain = model_files(motion_bundle)[0]
+    assert engine.refusal(plain) == ""
+    assert "reads .onnx files only" in engine.refusal(dataclasses.replace(plain, path=motion_bundle / "model.ort"))
 
 
 def test_what_is_missing_is_skipped_with_the_reason(motion_bundle, monkeypatch, capsys):
