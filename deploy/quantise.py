@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy.graph_edit import read_graph, store_int8, write_graph
+from deploy.graph_edit import halve, read_graph, share_equal, shorten, store_int8, used_domains, write_graph
 from deploy.packages import load_package
+from deploy.targets.onnx import strip
 from shared_peft.errors import ExportError
 
 Int8 = Literal["dynamic", "static"]
@@ -156,6 +157,15 @@ def quantise_static(model: Any, nodes: Sequence[WeightNode], rows: np.ndarray) -
             nodes_to_quantize=[*inner, *between],
         )
         return read_graph(target)
+
+
+def compact(model: Any, floats: Collection[str]) -> None:
+    """Take what a quantised graph does not need off it, in place, and store the tensors left in ``floats`` in fp16."""
+    strip(model)
+    used_domains(model)
+    share_equal(model)
+    halve(model, floats)
+    shorten(model)
 
 
 def _constants(model: Any) -> dict[str, np.ndarray]:

@@ -81,9 +81,16 @@ def constants(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def facts(manifest: Manifest) -> dict[str, Any]:
-    """Return what every language writes in the same way: the comment, and the input's shape."""
-    return {"comment": comment(manifest), "shape": ", ".join(map(str, (1, *manifest.input.shape)))}
+def facts(manifest: Manifest, literal: Callable[[Any], str]) -> dict[str, Any]:
+    """Return what every language writes in its own literals but otherwise alike: comment, shape, names, classes."""
+    return {
+        "comment": comment(manifest),
+        "shape": ", ".join(map(str, (1, *manifest.input.shape))),
+        "file": literal(manifest.model_file),
+        "input": literal(manifest.input.name),
+        "output": literal(manifest.output_name),
+        "classes": literal(list(manifest.classes)),
+    }
 
 
 def _one_line(text: str) -> str:

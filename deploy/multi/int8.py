@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.graph_edit import halve, read_graph, share_equal, shorten, used_domains, write_graph
+from deploy.graph_edit import read_graph, write_graph
 from deploy.manifest import VariantEntry
 from deploy.multi.adapter_file import SUFFIX
 from deploy.multi.required import split_defaults
 from deploy.multi.switch import AdapterSwitch
 from deploy.multi.tasks import Task
-from deploy.quantise import prepared, quantise_dynamic, weight_nodes
+from deploy.quantise import compact, prepared, quantise_dynamic, weight_nodes
 from deploy.rows import answers, compare_rows, rows_of
 from deploy.target import OUTPUT_NAME
-from deploy.targets.onnx import check_model, strip
+from deploy.targets.onnx import check_model
 from deploy.variant_files import check_variant
 from shared_peft.errors import ExportError
 
@@ -64,11 +64,7 @@ def write_int8(files: BaseFiles, path: Path) -> None:
         raise ExportError(INT8, must, "none", "Export without --int8")
     floats = {tensor.name for tensor in model.graph.initializer}
     model = quantise_dynamic(model, nodes)
-    strip(model)
-    used_domains(model)
-    share_equal(model)
-    halve(model, floats)
-    shorten(model)
+    compact(model, floats)
     model.graph.initializer.extend(defaults)
     model.metadata_props.extend(marks)
     check_model(model)

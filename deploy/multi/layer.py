@@ -1,6 +1,7 @@
 """Low-rank changes whose factors are inputs of the exported graph; `AdapterLayer` runs them like any adapter (ours)."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -39,9 +40,9 @@ class _InputFactors(AdapterMethod):
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
 
     @staticmethod
+    @abstractmethod
     def stored(factors: Factors) -> dict[str, Tensor]:
         """Return the tensors as the graph takes them."""
-        raise NotImplementedError
 
 
 class InputChain(_InputFactors):

@@ -77,14 +77,13 @@ class JavaScript(Snippet):
 
     def text(self, manifest: Manifest) -> str:
         """Return the module's source."""
-        names = {
-            "file": manifest.model_file,
-            "input": manifest.input.name,
-            "output": manifest.output_name,
-            "classes": manifest.classes,
-            "preprocessing": manifest.preprocessing,
-            "dtype": manifest.input.dtype,
-        }
-        values = {name: json.dumps(value) for name, value in names.items()}
         array, feed = _ARRAYS[manifest.input.dtype], _FEEDS[feed_of(manifest)]
-        return _MODULE.substitute({**facts(manifest), **values, "array": array, "feed": feed})
+        return _MODULE.substitute(
+            {
+                **facts(manifest, json.dumps),
+                "preprocessing": json.dumps(manifest.preprocessing),
+                "dtype": json.dumps(manifest.input.dtype),
+                "array": array,
+                "feed": feed,
+            }
+        )

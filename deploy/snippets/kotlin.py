@@ -96,13 +96,9 @@ class Kotlin(Snippet):
         dtype = manifest.input.dtype
         return _FILE.substitute(
             {
-                **facts(manifest),
+                **facts(manifest, _literal),
                 "constants": "\n".join(lines),
                 "feed": _FEEDS[feed_of(manifest)],
-                "file": _literal(manifest.model_file),
-                "input": _literal(manifest.input.name),
-                "output": _literal(manifest.output_name),
-                "classes": _literal(list(manifest.classes)),
                 "array": _ARRAYS[dtype],
                 "tensor": _TENSORS[dtype],
             }

@@ -92,13 +92,9 @@ class Swift(Snippet):
         dtype = manifest.input.dtype
         return _FILE.substitute(
             {
-                **facts(manifest),
+                **facts(manifest, _literal),
                 "constants": "\n".join(lines),
                 "feed": _FEEDS[feed_of(manifest)],
-                "file": _literal(manifest.model_file),
-                "input": _literal(manifest.input.name),
-                "output": _literal(manifest.output_name),
-                "classes": _literal(list(manifest.classes)),
                 "element": _ELEMENTS[dtype],
                 "kind": _KINDS[dtype],
             }

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deploy.graph_edit import halve, share_equal, shorten, used_domains, write_graph
-from deploy.quantise import chosen_kind, prepared, quantise_dynamic, quantise_static, weight_nodes
-from deploy.targets.onnx import check_model, strip
+from deploy.graph_edit import write_graph
+from deploy.quantise import chosen_kind, compact, prepared, quantise_dynamic, quantise_static, weight_nodes
+from deploy.targets.onnx import check_model
 from deploy.variant import VARIANTS, Material, Precision, Variant, VariantOptions
 from shared_peft.errors import ExportError
 
@@ -35,11 +35,7 @@ class Int8(Variant):
             model = quantise_static(model, nodes, material.rows.calibration)
         else:
             model = quantise_dynamic(model, nodes)
-        strip(model)
-        used_domains(model)
-        share_equal(model)
-        halve(model, floats)
-        shorten(model)
+        compact(model, floats)
         check_model(model)
         write_graph(model, path)
         return self.precision

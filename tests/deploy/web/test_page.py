@@ -162,7 +162,8 @@ def test_a_changed_model_is_refused(tab, motion_page, motion_site):
     try:
         tab.send("Network.setBypassServiceWorker", bypass=True)
         tab.send("Page.navigate", url=motion_page)
-        tab.wait("document.getElementById('error')?.innerText.includes('must have SHA-256')")
+        tab.wait("document.getElementById('error')?.innerText")
+        assert "must have SHA-256" in tab.run("document.getElementById('error').innerText")
     finally:
         tab.send("Network.setBypassServiceWorker", bypass=False)
         path.write_bytes(before)
