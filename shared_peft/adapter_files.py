@@ -1,12 +1,11 @@
 """The two files of an adapter folder, read so that a hostile one costs an error and nothing else."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from shared_peft.config import read_json
 from shared_peft.errors import CheckpointError, ConfigError
 from shared_peft.weights import read_tensors
 
@@ -18,13 +17,11 @@ def read_values(directory: Path) -> dict[str, Any]:
     """Return the JSON object of a folder's adapter_config.json.
 
     Raises:
-        CheckpointError: no such file, a link that leaves the folder, or more than 4 MiB.
-        ConfigError: not JSON, no object, a key given twice, or a number that is not finite.
+        CheckpointError: no such file, or a link that leaves the folder.
+        ConfigError: more than 4 MiB, not JSON, no object, a key given twice, or a number that is not finite.
     """
     path = _inside(directory, CONFIG_NAME)
-    if path.stat().st_size > _LARGEST_CONFIG:
-        raise CheckpointError(path, "must be at most 4 MiB", f"{path.stat().st_size} bytes", "Replace the file")
-    values = _strict_json(path)
+    values = read_json(path, finite=True, largest=_LARGEST_CONFIG)
     if not isinstance(values, dict):
         raise ConfigError(path, "must be a JSON object", type(values).__name__, "Replace the file")
     return values
@@ -56,23 +53,3 @@ def _inside(directory: Path, name: str) -> Path:
             path, "must not be a link that leaves its folder", target, "Copy the file into the folder"
         )
     return path
-
-
-def _strict_json(path: Path) -> Any:
-    def finite(text: str) -> float:
-        if not math.isfinite(float(text)):
-            raise ValueError(f"the number {text}")
-        return float(text)
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
-        if twice is not None:
-            raise ValueError(f"the key {twice!r} twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(path.read_bytes(), parse_float=finite, parse_constant=finite, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        must = "must be JSON with every key once and finite numbers"
-        raise ConfigError(path, must, error, "Repair or replace the file") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from shared_peft.errors import ConfigError
 
 C = TypeVar("C")
+LARGEST_JSON = 16 << 20  # bytes
 _SCALARS = (str, bool, int, float, Path)
 
 
@@ -47,19 +49,44 @@ def from_json(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     return cls(**{key: _typed(value, hints[key], f"{where}.{key}") for key, value in values.items()})
 
 
-def loads_json(text: str | bytes, where: str) -> Any:
-    """Parse JSON text; a syntax error, or a key given twice in one object, is a ConfigError that names ``where``."""
+def read_json(path: Path, *, finite: bool = False, largest: int = LARGEST_JSON) -> Any:
+    """Return what a JSON file holds; see `loads_json`.
+
+    Args:
+        path: an existing file.
+        finite: refuse NaN and infinite numbers, too.
+        largest: most bytes the file may have; what they stand for takes up to 25 times as much memory.
+
+    Raises:
+        ConfigError: too large, no text, no JSON, or a key given twice.
+    """
+    size = path.stat().st_size
+    if size > largest:
+        raise ConfigError(path, f"must be at most {largest >> 20} MiB", f"{size} bytes", "Replace the file")
+    return loads_json(path.read_bytes(), str(path), finite=finite)
+
+
+def loads_json(text: str | bytes, where: str, *, finite: bool = False) -> Any:
+    """Parse JSON text; a syntax error, or a key given twice in one object, is a ConfigError that names ``where``.
+
+    With ``finite``, so is a number that is not finite.
+    """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ConfigError(where, "each key must be given once", repr(twice), "Remove all but one")
+        values: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in values:
+                raise ConfigError(where, "each key must be given once", repr(key), "Remove all but one")
+            values[key] = value
         return values
 
+    def number(text: str) -> float:
+        if finite and not math.isfinite(float(text)):
+            raise ValueError(f"numbers must be finite, not {text}")
+        return float(text)
+
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text, parse_float=number, parse_constant=number, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:  # no JSON, no text, or a number of thousands of digits
         raise ConfigError(where, "must be JSON", str(error), "Repair or replace the file") from error
 

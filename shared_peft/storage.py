@@ -14,6 +14,7 @@ from shared_peft.config import from_json, to_json
 from shared_peft.errors import AdapterError, CheckpointError
 from shared_peft.inject import adapter_layers, adapter_names, attach, build_method, plan, saved_modules, saved_names
 from shared_peft.method import METHODS, AdapterConfig, method_name
+from shared_peft.patterns import check_patterns
 from shared_peft.weights import write_tensors
 
 SCHEMA_VERSION = 1
@@ -66,6 +67,8 @@ def read(model: nn.Module, directory: Path) -> tuple[AdapterConfig, dict[str, to
         CheckpointError, ConfigError: see `load`.
     """
     values, tensors = read_values(directory), read_weights(directory)
+    names = [name for name, _ in model.named_modules(remove_duplicate=False)]
+    check_patterns(values, names, directory / CONFIG_NAME)
     if "schema_version" in values:
         config = _own_config(values, directory / CONFIG_NAME)
     else:

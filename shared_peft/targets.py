@@ -11,6 +11,7 @@ from shared_peft.errors import TargetError
 from shared_peft.layer import AdapterLayer
 from shared_peft.layer_kind import Category, LayerKind, kind_of
 from shared_peft.method import AdapterConfig
+from shared_peft.patterns import or_suffix
 
 V = TypeVar("V")
 _KEYWORDS = {
@@ -30,7 +31,7 @@ def matches(name: str, pattern: str | Sequence[str]) -> bool:
 def value_for(name: str, patterns: Mapping[str, V], default: V) -> V:
     """Return the value of the first pattern (name, suffix, or regular expression for either) that fits a layer."""
     for pattern, value in patterns.items():
-        if _compiled(rf"(.*\.)?({pattern})").fullmatch(name):
+        if _compiled(or_suffix(pattern)).fullmatch(name):
             return value
     return default
 
