@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shared_peft.errors import DataError
+from shared_peft.errors import DataError, RunError
+from shared_peft.training import RunFolder
 from vision.backbones.family import DataConfig
 from vision.datasets import open_images
 from vision.tasks import TASKS, Scores, task_of
@@ -53,13 +54,13 @@ def evaluate(model: nn.Module, pixels: Pixels, data: DataConfig, n_classes: int)
 
 
 def evaluate_run(
-    run: Path, data: str, *, skip_broken: bool = False, progress: bool = False
+    run: Path, data: str | None = None, *, skip_broken: bool = False, progress: bool = False
 ) -> tuple[tuple[str, ...], Scores, tuple[str, ...]]:
     """Score a finished run on the test side of a data set that has the run's classes.
 
     Args:
         run: a finished run folder.
-        data: a folder of class folders, or a registered data set.
+        data: a folder of class folders, or a registered data set; None is what the run was trained on.
         skip_broken: leave unreadable images out; else the first one is an error.
         progress: show a progress bar.
 
@@ -71,6 +72,7 @@ def evaluate_run(
         DataError: classes the data set does not have, a broken image, or labels of another task.
     """
     description = read_description(run)
+    data = own_data(run) if data is None else data
     images = open_images(data, description.classes)
     if (task := task_of(images.test.labels)) != description.task:
         raise DataError(data, f"must be {description.task} data, as the run's", task, "Point at data of the run's kind")
@@ -78,3 +80,15 @@ def evaluate_run(
     pixels = load_pixels(images.test, description.data, skip_broken=skip_broken, progress=label)
     scores = evaluate(load_model(run, description), pixels, description.data, len(description.classes))
     return description.classes, scores, pixels.skipped
+
+
+def own_data(run: Path) -> str:
+    """Return the data that a run was trained on, as `--data` names them.
+
+    Raises:
+        RunError: the run does not say so.
+    """
+    config = RunFolder(run).describe("vision")["config"]
+    if "data" not in config:
+        raise RunError(run, "must say which images it was trained on", "no data", "Name them with --data")
+    return config["data"]

@@ -42,6 +42,8 @@ def test_finetune_evaluate_and_predict_follow_each_other(small_conv_run, colour_
     assert call("evaluate", run, "--data", colour_folder, "--out", tmp_path / "scores.json") == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["confusion"] == json.loads((run / "results.json").read_text())["confusion"]
+    assert call("evaluate", run, "--out", tmp_path / "same.json") == 0  # on its own data
+    assert json.loads((tmp_path / "same.json").read_text()) == scores
     assert call("predict", run, colour_folder / "test", "--out", tmp_path / "p.csv") == 0
     with (tmp_path / "p.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))

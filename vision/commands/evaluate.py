@@ -21,7 +21,7 @@ class EvaluateConfig:
 
     run: tyro.conf.Positional[Path]
     """A finished run folder."""
-    data: Annotated[str, tyro.conf.arg(help=data_help(" The test side is scored."))]
+    data: Annotated[str | None, tyro.conf.arg(help=data_help(" Its test side is scored; none: the run's."))] = None
     out: Path | None = None
     """JSON file to write the scores to."""
     skip_broken: bool = False
