@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from deploy.program import quiet_export
+from deploy.recurrent import onnx_translations
 from deploy.target import OUTPUT_NAME
 from shared_peft.errors import ExportError
 
@@ -82,6 +83,7 @@ def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:
                 external_data=False,
                 input_names=[input_name],
                 output_names=[OUTPUT_NAME],
+                custom_translation_table=onnx_translations(),
                 verbose=False,
                 optimize=False,
             )

@@ -58,15 +58,18 @@ def store_int8(model: Any, names: Collection[str]) -> None:
 
     Args:
         model: a ModelProto, changed in place.
-        names: initialisers whose first dimension counts output channels.
+        names: initialisers of convolutions, whose first dimension counts output channels, or of recurrent layers,
+            whose first two count directions and the rows of the gates.
     """
     onnx = load_package("onnx", "int8 weights")
+    recurrent = {name for node in model.graph.node if node.op_type == "GRU" for name in node.input}
     nodes, scales = [], []
     for tensor in model.graph.initializer:
         if tensor.name not in names:
             continue
         values, full = onnx.numpy_helper.to_array(tensor), tensor.name
-        largest = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
+        rows = 2 if full in recurrent else 1
+        largest = np.abs(values).max(axis=tuple(range(rows, values.ndim)), keepdims=True)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{full}.int8"))
         scales.append(onnx.numpy_helper.from_array(scale, f"{full}.scale"))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from deploy.recurrent import with_operators
 from shared_peft import METHODS, AdapterLayer, PeftModel
 from shared_peft.errors import ExportError, MergeError
 from shared_peft.method import method_name
@@ -71,7 +72,7 @@ def export_program(
     """Trace ``model`` into a program whose batch may be 1 to 4096.
 
     Args:
-        model: a model in eval mode with one input.
+        model: a model in eval mode with one input; each nn.GRU becomes one operator (`deploy.recurrent`).
         input_shape: the input's shape without the batch.
         dtype: the input's type.
         free_axes: axes of ``input_shape`` that may have 8 to 8192 entries.
@@ -87,7 +88,7 @@ def export_program(
     free |= {axis + 1: Dim(f"size_{axis}", min=LEAST_SIZE, max=MAX_SIZE) for axis in free_axes}
     try:
         with quiet_export(), torch.no_grad():
-            return torch.export.export(model, (example,), dynamic_shapes=(free,))
+            return torch.export.export(with_operators(model), (example,), dynamic_shapes=(free,))
     except Exception as error:  # torch.export lets through whatever the model's own code raises under tracing
         reason = " ".join(str(error).split())[:240] or type(error).__name__
         must = "torch.export must trace it with a free batch"

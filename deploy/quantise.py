@@ -21,8 +21,9 @@ from deploy.targets.onnx import strip
 from shared_peft.errors import ExportError
 
 Int8 = Literal["dynamic", "static"]
-LINEAR, CONVOLUTION = ("MatMul", "Gemm"), ("Conv",)
+LINEAR, CONVOLUTION, RECURRENT = ("MatMul", "Gemm"), ("Conv",), ("GRU",)
 ELEMENTWISE = ("Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool")
+_WEIGHTS = {**dict.fromkeys((*LINEAR, *CONVOLUTION), 1), **dict.fromkeys(RECURRENT, 2)}  # behind the first input
 SPARED_SHARE = 0.04  # ours: of all weights; so small an end of a ConvNet costs under a point of the size
 _FIX = "Export without --int8, and report the model's architecture"
 
@@ -66,10 +67,10 @@ def weight_nodes(model: Any, twin: Any) -> list[WeightNode]:
     unchanged = {(value.shape, value.tobytes()) for value in _constants(twin).values()}
     found = []
     for node in model.graph.node:
-        name = node.input[1] if node.op_type in (*LINEAR, *CONVOLUTION) else ""
-        weight = values.get(name)
-        if weight is not None and weight.ndim >= 2 and (weight.shape, weight.tobytes()) not in unchanged:
-            found.append(WeightNode(node.name, node.op_type, name, weight.size))
+        for name in node.input[1 : 1 + _WEIGHTS.get(node.op_type, 0)]:
+            weight = values.get(name)
+            if weight is not None and weight.ndim >= 2 and (weight.shape, weight.tobytes()) not in unchanged:
+                found.append(WeightNode(node.name, node.op_type, name, weight.size))
     return found
 
 
@@ -109,7 +110,7 @@ def quantise_dynamic(model: Any, nodes: Collection[WeightNode]) -> Any:
 
     Args:
         model: a prepared ModelProto; used up.
-        nodes: see `weight_nodes`; convolutions among them are stored in int8 and computed in float32.
+        nodes: see `weight_nodes`; what is not linear among them is stored in int8 and computed in float32.
     """
     package = load_package("onnxruntime.quantization", "quantisation")
     model.graph.ClearField("value_info")  # else the transposed weight of a Gemm contradicts its stored shape
@@ -125,7 +126,7 @@ def quantise_dynamic(model: Any, nodes: Collection[WeightNode]) -> Any:
             nodes_to_quantize=[*linear, *(f"{name}_MatMul" for name in linear)],  # the name a Gemm is given there
         )
         quantised = read_graph(target)
-    store_int8(quantised, {node.weight for node in nodes if node.operator in CONVOLUTION})
+    store_int8(quantised, {node.weight for node in nodes if node.operator not in LINEAR})
     return quantised
 
 
@@ -156,7 +157,9 @@ def quantise_static(model: Any, nodes: Sequence[WeightNode], rows: np.ndarray) -
             weight_type=package.QuantType.QInt8,
             nodes_to_quantize=[*inner, *between],
         )
-        return read_graph(target)
+        quantised = read_graph(target)
+    store_int8(quantised, {node.weight for node in nodes if node.operator in RECURRENT})
+    return quantised
 
 
 def compact(model: Any, floats: Collection[str]) -> None:

@@ -15,6 +15,7 @@ WINDOWS = {
     "limu": InputSpec(CHANNELS, 20.0, 120),
     "saga": InputSpec(CHANNELS, 100.0, 200),
     "resnet1d": InputSpec(CHANNELS, 50.0, 100),
+    "gru": InputSpec(CHANNELS, 50.0, 100),
 }
 IMAGE_BACKBONES = ("resnet20", "vit_cifar10", "vit_cifar10_postnorm", "small_conv", "small_vit")
 

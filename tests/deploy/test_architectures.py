@@ -25,6 +25,7 @@ CASES = [
     (window_model, "limu", "lora_tsd"),
     (window_model, "saga", "flora"),
     (window_model, "resnet1d", "flora"),
+    (window_model, "gru", "lora_tsd"),
 ]
 
 

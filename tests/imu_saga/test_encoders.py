@@ -16,9 +16,11 @@ from imu_saga.heads import Classifier
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
 from shared_peft import METHODS
 from shared_peft.errors import ConfigError, DataError, MergeError, UnknownNameError
+from shared_peft.layer_kind import kind_of
 from shared_peft.weights import load_checked, read_tensors
 
 SPEC = InputSpec(IMU_CHANNELS, 20.0, 120)
+QUICK = {"gru": {"patch": 40}}  # 3 tokens: torch.export writes every step of a recurrence out
 PUBLISHED = ("hhar", "motion", "shoaib", "uci")
 
 
@@ -54,12 +56,17 @@ def test_battery_scaling_is_inside(name):
     assert gravity == pytest.approx(9.80665, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.* runs beside dense layers only:UserWarning")
 @pytest.mark.parametrize("name", ENCODERS.names())
 @pytest.mark.parametrize("method", METHODS.names())
 def test_battery_every_method_attaches_starts_equal_and_merges(name, method):
     plain, x = fresh(name), windows()
     adapted = attach_method(fresh(name), FinetuneConfig(method=method, r=2))
-    assert len(adapted.get_layer_status()) >= 5
+    kinds = {
+        n: (kind_of(module), module) for n, module in plain.named_modules() if n not in ("head", "encoder.position")
+    }
+    runnable = {n for n, (kind, m) in kinds.items() if kind and (METHODS.get(method).mergeable or kind.runs_chain(m))}
+    assert {status.name for status in adapted.get_layer_status()} == runnable != set()
     torch.testing.assert_close(adapted.eval()(x), plain(x), rtol=1e-5, atol=1e-5)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -77,7 +84,8 @@ def test_battery_every_method_attaches_starts_equal_and_merges(name, method):
 
 @pytest.mark.parametrize("name", ENCODERS.names())
 def test_battery_exports_with_a_dynamic_batch(name):
-    model = fresh(name)
+    torch.manual_seed(0)
+    model = Classifier(build_encoder(name, SPEC, QUICK.get(name)), 5).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, (windows(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -119,6 +127,32 @@ def test_resnet1d_reads_any_rate_and_length(rate_hz, samples, tokens):
 def test_resnet1d_refuses_sizes_it_cannot_have(options, message):
     with pytest.raises(ConfigError, match=message):
         build_encoder("resnet1d", SPEC, options)
+
+
+@pytest.mark.parametrize(("rate_hz", "samples", "tokens"), [(20.0, 120, 30), (100.0, 100, 34), (50.0, 601, 31)])
+def test_gru_reads_any_rate_and_length(rate_hz, samples, tokens):
+    spec = InputSpec(ACC_CHANNELS, rate_hz, samples)
+    encoder = build_encoder("gru", spec)
+    found = encoder(windows(2, spec))
+    assert found.shape == (2, tokens, 96)
+    assert encoder.make_decoder()(found).shape == (2, samples, 3)
+
+
+def test_half_of_a_gru_token_has_seen_what_came_before_it_and_the_other_half_what_comes_after():
+    encoder = build_encoder("gru", SPEC, {"depth": 1}).eval()
+    x, changed = windows(1), windows(1)
+    changed[:, 60:68] += 1.0  # tokens 14 to 17 read these samples
+    moved = (encoder(changed) - encoder(x)).detach().abs()[0]
+    assert float(moved[:14, :48].max()) == 0 < float(moved[14:, :48].min(1).values.max())
+    assert float(moved[18:, 48:].max()) == 0 < float(moved[:18, 48:].max(1).values.min())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"width": 9}, "width must be even"), ({"patch": -1}, "patch must be positive")]
+)
+def test_gru_refuses_sizes_it_cannot_have(options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_encoder("gru", SPEC, options)
 
 
 @pytest.mark.parametrize(

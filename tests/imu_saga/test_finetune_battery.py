@@ -1,6 +1,6 @@
 """Every encoder, convolutional, attending or recurrent, with the methods that few labels are trained by."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 import imu_saga.encoders  # noqa: F401  (fills the registry)
-from imu_saga.encoder import ENCODERS, Encoder
+from imu_saga.encoder import ENCODERS
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
-from imu_saga.patch_decoder import PatchDecoder
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.task_adapters import TaskAdapters
 from imu_saga.tasks import TASKS
@@ -23,45 +22,22 @@ from tests.imu_saga.planted import people
 WINDOWS = people(subjects=2, each=2, samples=120)
 WORN = replace(WINDOWS, placements=np.where(np.arange(len(WINDOWS)) % 2, "wrist", "waist"))
 METHODS_TRIED = ("full", "head", "lora", "lora_tsd", "flora", "dora", "ssb")
-SIZES = {"saga": {"width": 16, "depth": 1, "heads": 2}, "resnet1d": {"widths": [8, 16], "depth": 1}}
-GRU = "gru"  # of these tests only
+SIZES = {
+    "saga": {"width": 16, "depth": 1, "heads": 2},
+    "resnet1d": {"widths": [8, 16], "depth": 1},
+    "gru": {"width": 16},
+}
 
 
-@dataclass(frozen=True)
-class GruConfig:
-    """No options."""
-
-
-class GruEncoder(Encoder):
-    """A strided convolution and a recurrent layer."""
-
-    config_class = GruConfig
-    citation = "none"
-
-    def __init__(self, spec, config=None):
-        super().__init__(spec, spec.channels, 8, config or GruConfig())
-        self.stem = nn.Conv1d(len(spec.channels), 8, 4, stride=4)
-        self.recurrent = nn.GRU(8, 8, batch_first=True)
-
-    def forward(self, x):
-        return self.recurrent(self.stem(self.scaled(x).transpose(1, 2)).transpose(1, 2))[0]
-
-    def make_decoder(self):
-        return PatchDecoder(8, 4, len(self.slots), self.spec.samples)
-
-
-@pytest.fixture(scope="module", params=(*ENCODERS.names(), GRU))
+@pytest.fixture(scope="module", params=ENCODERS.names())
 def start(request, tmp_path_factory):
-    """A pre-training run of one step of each registered encoder and of a recurrent one, and a classifier on it."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == GRU:
-            patch.setitem(ENCODERS._entries, GRU, GruEncoder)
-        path = tmp_path_factory.mktemp(request.param) / "run"
-        folder = RunFolder.create(path, "imu_saga.pretrain", {})
-        config = PretrainConfig(steps=1, batch_size=8, encoder=request.param, options=SIZES.get(request.param, {}))
-        pretrain(WINDOWS, config, folder, progress=None)
-        _, untrained = finetune(WINDOWS, FinetuneConfig(method="head", steps=1, learning_rate=1e-12), checkpoint=path)
-        yield path, untrained
+    """A pre-training run of one step of each registered encoder, and a classifier on it."""
+    path = tmp_path_factory.mktemp(request.param) / "run"
+    folder = RunFolder.create(path, "imu_saga.pretrain", {})
+    config = PretrainConfig(steps=1, batch_size=8, encoder=request.param, options=SIZES.get(request.param, {}))
+    pretrain(WINDOWS, config, folder, progress=None)
+    _, untrained = finetune(WINDOWS, FinetuneConfig(method="head", steps=1, learning_rate=1e-12), checkpoint=path)
+    return path, untrained
 
 
 @pytest.mark.parametrize("method", METHODS_TRIED)

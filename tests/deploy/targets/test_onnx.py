@@ -86,26 +86,6 @@ def test_no_local_path_in_the_file(tmp_path):
         assert trace not in content
 
 
-@pytest.mark.filterwarnings("ignore:The tensor attributes self.gru:UserWarning")
-def test_recurrent_layer_resets_linearly_before_the_gate(tmp_path):
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gru = nn.GRU(3, 4, batch_first=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.gru(x)[0][:, -1]
-
-    torch.manual_seed(0)
-    model = randomised_copy(Recurrent(), torch.zeros(2, 3, 3), generator=torch.Generator().manual_seed(0))
-    _write(model, (3, 3), tmp_path / "m.onnx")
-    nodes = [node for node in onnx.load(tmp_path / "m.onnx").graph.node if node.op_type == "GRU"]
-    resets = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "linear_before_reset"]
-    assert resets == [1] * len(nodes)
-    x = torch.randn(4, 3, 3)
-    np.testing.assert_allclose(OnnxTarget().open(tmp_path / "m.onnx")(x.numpy()), model(x).numpy(), rtol=0, atol=1e-6)
-
-
 def test_operation_without_an_onnx_form_is_refused(tmp_path):
     class Special(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
