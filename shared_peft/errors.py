@@ -59,6 +59,10 @@ class RunError(SagaPeftError):
     """A run folder that is missing, incomplete, taken, or of another kind."""
 
 
+class WriteError(SagaPeftError):
+    """A file or folder that cannot be written: the disk is full, or the folder is closed to writing."""
+
+
 class TrainingError(SagaPeftError):
     """Training that cannot go on: the loss is not finite, nothing is trainable."""
 

@@ -16,6 +16,7 @@ from shared_peft.atomic import replacing, sha256_of, write_json
 from shared_peft.config import to_json
 from shared_peft.errors import DataError
 from shared_peft.training import RunFolder
+from shared_peft.writing import made_folder
 
 SHARD_WINDOWS = 32_768  # ours: 47 MB at 6 s, 20 Hz, 6 channels and float16
 LARGEST = float(np.finfo(np.float16).max)  # 65504
@@ -154,8 +155,7 @@ def store_writer(
         DataError: a folder in use or of another store, or a finished shard that was damaged.
         RunError: another process writes to it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunFolder(folder).locked():
+    with made_folder(folder), RunFolder(folder).locked():
         begun = (folder / STORE).exists()
         if not resume and any(path.name != ".lock" for path in folder.iterdir()):
             fix = "Choose another --out, remove the folder, or pass --resume"

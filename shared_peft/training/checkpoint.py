@@ -42,8 +42,8 @@ def save(path: Path, step: int, model: nn.Module, parts: Mapping[str, Resumable]
         parts: what else has a state, by name.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as temporary:
-        torch.save({"step": step, "model": trained_state(model), **state}, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        torch.save({"step": step, "model": trained_state(model), **state}, stream)
 
 
 def restore(path: Path, model: nn.Module, parts: Mapping[str, Resumable]) -> int:

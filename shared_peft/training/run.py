@@ -1,7 +1,6 @@
 """The run folder: what was asked (config.json), what happened (metrics.jsonl), what came of it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -10,11 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared_peft.atomic import write_json, write_text
+from shared_peft.atomic import is_leftover, sweep, write_json, write_text
 from shared_peft.config import loads_json
-from shared_peft.errors import RunError
+from shared_peft.errors import RunError, WriteError
+from shared_peft.lock import held
+from shared_peft.writing import made_folder, writing
 
 SCHEMA_VERSION = 1
+CONFIG, METRICS, LOCK = "config.json", "metrics.jsonl", ".lock"
 _REPORTED_PACKAGES = ("saga-peft", "torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "onnxruntime")
 
 
@@ -25,11 +27,6 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _is_leftover(file: Path) -> bool:
-    """Tell whether a file is what a kill left of one that was being written, see `shared_peft.atomic.replacing`."""
-    return file.name.startswith(".") and file.suffix == ".part"
 
 
 class RunFolder:
@@ -69,22 +66,37 @@ class RunFolder:
             "versions": package_versions(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         }
-        if (path / "config.json").exists():
-            if not resume:
-                fix = "Choose another --out, remove the folder, or pass --resume"
-                raise RunError(path, "must be a new folder", "a folder that holds a run", fix)
-            before = folder.describe(kind)
-            changed = sorted(k for k, v in described["config"].items() if before["config"].get(k) != v)
-            if changed:
-                fix = "Resume with the same options, or choose another --out"
-                raise RunError(
-                    path, "a resumed run must keep its configuration", f"changes in {', '.join(changed)}", fix
-                )
-            return folder
-        if path.exists() and (not path.is_dir() or any(not _is_leftover(file) for file in path.iterdir())):
-            raise RunError(path, "must be a new or empty folder", "other files", "Choose another --out")
-        write_json(path / "config.json", json.loads(json.dumps(described)))
+        folder._refuse_other_files()
+        with made_folder(path), folder.locked():
+            if (path / CONFIG).exists():
+                folder._refuse_another(kind, described["config"], resume=resume)
+                return folder
+            try:
+                write_json(path / CONFIG, json.loads(json.dumps(described)))
+            except WriteError:
+                (path / LOCK).unlink(missing_ok=True)
+                raise
         return folder
+
+    def _refuse_other_files(self) -> None:
+        """Raise RunError where there is something, but no run."""
+        if self.path.is_dir():
+            files = [file for file in self.path.iterdir() if not is_leftover(file) and file.name != LOCK]
+            free = not files or (self.path / CONFIG).exists()
+        else:
+            free = not self.path.exists()
+        if not free:
+            raise RunError(self.path, "must be a new or empty folder", "other files", "Choose another --out")
+
+    def _refuse_another(self, kind: str, config: Mapping[str, Any], *, resume: bool) -> None:
+        """Raise RunError where the run that is there may not, or cannot, be gone on with."""
+        if not resume:
+            fix = "Choose another --out, remove the folder, or pass --resume"
+            raise RunError(self.path, "must be a new folder", "a folder that holds a run", fix)
+        before = self.describe(kind)["config"]
+        if changed := sorted(key for key, value in config.items() if before.get(key) != value):
+            fix, got = "Resume with the same options, or choose another --out", f"changes in {', '.join(changed)}"
+            raise RunError(self.path, "a resumed run must keep its configuration", got, fix)
 
     def describe(self, kind: str | None = None) -> dict[str, Any]:
         """Return config.json, checked to be of ``kind`` (a prefix such as "vision" will do).
@@ -92,7 +104,7 @@ class RunFolder:
         Raises:
             RunError: no run in the folder, a newer schema, or a run of another kind.
         """
-        path = self.path / "config.json"
+        path = self.path / CONFIG
         if not path.is_file():
             raise RunError(self.path, "must be a run folder with config.json", "no such file", "Check the path")
         described = loads_json(path.read_bytes(), str(path))
@@ -106,32 +118,30 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one process; a second one is refused, a killed one leaves no lock behind."""
-        with (self.path / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                fix = "Wait for it to end, or choose another --out"
-                raise RunError(
-                    self.path, "must be used by one run at a time", "another running process", fix
-                ) from error
+        """Hold the folder for one process; a second one is refused, a killed one leaves no lock behind.
+
+        What a killed one left half-written is removed.
+        """
+        with held(self.path / LOCK, self.path):
+            sweep(self.path)
             yield
 
     def log(self, **values: Any) -> None:
         """Append one JSON object to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.path / METRICS
+        with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Take out of metrics.jsonl what a killed run wrote after ``step``, and a line cut off by the kill."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         if path.exists():
             kept = [row for row in self.read_log() if row.get("step", 0) <= step]
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def read_log(self) -> list[dict[str, Any]]:
         """Return the objects of metrics.jsonl; a last line cut off by a kill is left out."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             with contextlib.suppress(json.JSONDecodeError):
