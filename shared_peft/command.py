@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared_peft.errors import SagaPeftError
+from shared_peft.writing import advice
 
 EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 2, 130, 141
 
@@ -95,8 +96,11 @@ def run_command(program: str, command: Command, argv: Sequence[str] | None = Non
     except BrokenPipeError:  # whoever read the output, `head` for example, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
-    except (SagaPeftError, OSError) as error:
+    except SagaPeftError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return EXIT_USER_ERROR
+    except OSError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}. {advice(error)}".rstrip() + "\n")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Run the same command with --resume to go on.\n")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def made_folder(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 each.rmdir()
         raise
+
+
+def advice(error: OSError) -> str:
+    """Return what to do about an error of the system that names no file, one sentence; "" where nothing can be said."""
+    if error.filename is not None or error.errno not in _CURES:
+        return ""
+    return f"{_CURES[error.errno]}. Files for a moment lie in {tempfile.gettempdir()}; TMPDIR chooses another folder."
 
 
 def _reason(error: BaseException | None, path: Path) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from shared_peft.atomic import is_leftover, sweep, write_json, write_text
 from shared_peft.config import loads_json
-from shared_peft.errors import RunError, WriteError
+from shared_peft.errors import RunError
 from shared_peft.lock import held
 from shared_peft.writing import made_folder, writing
 
@@ -71,11 +71,7 @@ class RunFolder:
             if (path / CONFIG).exists():
                 folder._refuse_another(kind, described["config"], resume=resume)
                 return folder
-            try:
-                write_json(path / CONFIG, json.loads(json.dumps(described)))
-            except WriteError:
-                (path / LOCK).unlink(missing_ok=True)
-                raise
+            write_json(path / CONFIG, json.loads(json.dumps(described)))
         return folder
 
     def _refuse_other_files(self) -> None:
@@ -120,11 +116,15 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for one process; a second one is refused, a killed one leaves no lock behind.
 
-        What a killed one left half-written is removed.
+        What a killed one left half-written is removed. A block that writes nothing leaves no lock file.
         """
         with held(self.path / LOCK, self.path):
             sweep(self.path)
-            yield
+            try:
+                yield
+            finally:
+                if [file.name for file in self.path.iterdir()] == [LOCK]:
+                    (self.path / LOCK).unlink()
 
     def log(self, **values: Any) -> None:
         """Append one JSON object to metrics.jsonl."""
