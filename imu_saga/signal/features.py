@@ -17,6 +17,7 @@ BAND_EDGES_HZ = (0.0, 0.75, 1.5, 3.0, 5.0, 10.0)
 _AXIS_PAIRS = {"xy": (0, 1), "xz": (0, 2), "yz": (1, 2)}
 LEAST_DEVIATION = 1e-3  # [SI] ours: below any phone sensor's noise; a signal that moves less counts as constant
 LEAST_POWER = 1e-12  # ours: keeps logarithms finite
+_PERCENTILES = (0.0, 1.0, 0.5, 0.25, 0.75, 0.05, 0.95)  # in the order that _of_values reads them
 _BLOCK = 2048  # windows computed at once
 
 
@@ -119,6 +120,9 @@ def window_features(x: np.ndarray, rate_hz: float, channels: Sequence[str] | Non
 class WindowFeatures(nn.Module):
     """The features as a network without weights.
 
+    Every formula takes all signals at once: an exporter's time and a phone's go with the number of operations. A
+    spectrum needs half of each table, since at sample L - n a cosine is the same and a sine the negative.
+
     Args:
         channels: the channels' names.
         rate_hz: samples per second [Hz].
@@ -129,8 +133,19 @@ class WindowFeatures(nn.Module):
 
     cosines: Tensor
     sines: Tensor
+    mirror: Tensor
     frequencies: Tensor
-    times: Tensor
+    bands: Tensor
+    lines: Tensor
+    below: Tensor
+    above: Tensor
+    between: Tensor
+    members: Tensor
+    first: Tensor
+    second: Tensor
+    axes: Tensor
+    owners: Tensor
+    triad_order: Tensor
 
     def __init__(
         self,
@@ -142,107 +157,149 @@ class WindowFeatures(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.names = feature_names(channels, smooth=smooth)
-        self.kinds = [feature.name for feature in _OF_VALUES + _OF_SPECTRUM if feature.smooth or not smooth]
-        self.triads = [columns for _, columns in _triads(channels)]
+        self.names, self.smooth = feature_names(channels, smooth=smooth), smooth
         self.rate_hz, self.samples = rate_hz, samples
-        sample = torch.arange(samples, dtype=torch.float64)
-        bins = torch.arange(1, samples // 2 + 1, dtype=torch.float64)
-        angles = 2 * torch.pi * torch.outer(sample, bins) / samples
-        self.register_buffer("cosines", (angles.cos() / samples).to(dtype), persistent=False)
-        self.register_buffer("sines", (angles.sin() / samples).to(dtype), persistent=False)
-        self.register_buffer("frequencies", (bins * rate_hz / samples).to(dtype), persistent=False)
-        self.register_buffer("times", ((sample - (samples - 1) / 2) / rate_hz).to(dtype), persistent=False)
+        triads = [columns for _, columns in _triads(channels)]
+        self.has_triads = bool(triads)
+        places = torch.tensor(_PERCENTILES, dtype=torch.float64) * (samples - 1)
+        below = places.floor().long()
+        tables = {
+            **_spectrum_tables(rate_hz, samples),
+            "lines": _lines(rate_hz, samples),
+            "below": below,
+            "above": (below + 1).clamp(max=samples - 1),
+            "between": places - below,
+            **_triad_tables(triads, len(channels)),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.to(dtype) if table.is_floating_point() else table, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features, shape (windows, features), of windows in SI, shape (windows, samples, channels)."""
-        triads = [x[:, :, columns] for columns in self.triads]
-        lengths = [triad.square().sum(2, keepdim=True).sqrt() for triad in triads]
-        signals = torch.cat([x, *lengths], dim=2).mT  # samples last: every formula below runs along them
-        found = {**self._of_values(signals), **self._of_spectrum(signals)}
-        if "autocorrelation" in self.kinds:
-            found["autocorrelation"] = self._autocorrelation(signals)
-        return torch.cat([*(found[kind] for kind in self.kinds), *map(_of_triad, triads)], dim=1)
+        lengths = (x.square() @ self.members).sqrt()
+        signals = torch.cat([x, lengths], dim=2).mT  # samples last: every formula below runs along them
+        mean = signals.mean(2, keepdim=True)
+        centred = signals - mean
+        blocks = [*self._of_values(signals, mean, centred), *self._of_spectrum(centred)]
+        of_signals = torch.cat(blocks, dim=2).mT.flatten(1)
+        return torch.cat([of_signals, self._of_triads(mean, centred)], dim=1) if self.has_triads else of_signals
 
-    def _of_values(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the features of _OF_VALUES, each (windows, signals)."""
-        half = self.samples // 2
-        mean = x.mean(2)
-        centred = x - mean.unsqueeze(2)
-        std = centred.square().mean(2).sqrt()
-        scale = std.clamp(min=LEAST_DEVIATION)
+    def _of_values(self, x: Tensor, mean: Tensor, centred: Tensor) -> list[Tensor]:
+        """Return the features of _OF_VALUES in their order, each (windows, signals, 1 or more)."""
+        squares = centred.square()
+        std = squares.mean(2, keepdim=True).sqrt()
+        scaled = centred / std.clamp(min=LEAST_DEVIATION)
+        powers = scaled.square()
         steps = x.diff(dim=2) * self.rate_hz
-        above = centred > 0
         ordered = x.sort(dim=2).values
-        low, first, median, third, high = (_percentile(ordered, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95))
-        return {
-            "mean": mean,
-            "std": std,
-            "min": ordered[:, :, 0],
-            "max": ordered[:, :, -1],
-            "median": median,
-            "iqr": third - first,
-            "p05": low,
-            "p95": high,
-            "skewness": (centred / scale.unsqueeze(2)).pow(3).mean(2),
-            "kurtosis": (centred / scale.unsqueeze(2)).pow(4).mean(2) - 3,
-            "mean_abs_deviation": centred.abs().mean(2),
-            "rms": x.square().mean(2).sqrt(),
-            "mean_abs_step": steps.abs().mean(2),
-            "step_std": (steps - steps.mean(2, keepdim=True)).square().mean(2).sqrt(),
-            "crossings": (above[:, :, 1:] != above[:, :, :-1]).to(x.dtype).mean(2) * self.rate_hz,
-            "slope": centred @ (self.times / self.times.square().sum()),
-            "halves": x[:, :, half:].mean(2) - x[:, :, :half].mean(2),
-        }
+        low, high = ordered.index_select(2, self.below), ordered.index_select(2, self.above)
+        ranks = low + (high - low) * self.between
+        above = centred > 0
+        crossings = (above[:, :, 1:] != above[:, :, :-1]).to(x.dtype).mean(2, keepdim=True) * self.rate_hz
+        return [
+            mean,
+            std,
+            ranks[:, :, :3],
+            ranks[:, :, 4:5] - ranks[:, :, 3:4],
+            ranks[:, :, 5:],
+            (powers * scaled).mean(2, keepdim=True),
+            powers.square().mean(2, keepdim=True) - 3,
+            centred.abs().mean(2, keepdim=True),
+            x.square().mean(2, keepdim=True).sqrt(),
+            steps.abs().mean(2, keepdim=True),
+            (steps - steps.mean(2, keepdim=True)).square().mean(2, keepdim=True).sqrt(),
+            *(() if self.smooth else (crossings,)),
+            centred @ self.lines,
+        ]
 
-    def _of_spectrum(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the features of _OF_SPECTRUM but the autocorrelation, each (windows, signals)."""
-        centred = x - x.mean(2, keepdim=True)
-        power = (centred @ self.cosines).square() + (centred @ self.sines).square()
-        frequency = self.frequencies
+    def _of_spectrum(self, x: Tensor) -> list[Tensor]:
+        """Return the features of _OF_SPECTRUM of centred signals in their order, each (windows, signals, 1 or more)."""
+        half, mirrored = x[:, :, : len(self.mirror)], x.index_select(2, self.mirror)
+        power = ((half + mirrored) @ self.cosines).square() + ((half - mirrored) @ self.sines).square()
         share = power / power.sum(2, keepdim=True).clamp(min=LEAST_DEVIATION**2)
-        centroid = share @ frequency
-        found = {
-            "peak_hz": frequency[share.argmax(2)],
-            "peak_share": share.amax(2),
-            "entropy": -(share * (share + LEAST_POWER).log()).sum(2) / math.log(max(len(frequency), 2)),
-            "centroid_hz": centroid,
-            "spread_hz": (share @ frequency.square() - centroid.square()).clamp(min=0).sqrt(),
-        }
-        edges = zip(BAND_EDGES_HZ, BAND_EDGES_HZ[1:], strict=False)
-        for low, high in edges:
-            band = ((frequency > low) & (frequency <= high)).to(x.dtype)
-            found[f"band_{low:g}_{high:g}_hz"] = (power @ band + LEAST_DEVIATION**2).log10()
-        return found
+        centroid = share @ self.frequencies
+        frequency = self.frequencies.mT
+        count = math.log(max(frequency.shape[1], 2))
+        return [
+            *(() if self.smooth else (self.frequencies[share.argmax(2)],)),
+            share.amax(2, keepdim=True),
+            (share * (share + LEAST_POWER).log()).sum(2, keepdim=True) / -count,
+            centroid,
+            (share * (frequency - centroid).square()).sum(2, keepdim=True).sqrt(),
+            *(() if self.smooth else (self._autocorrelation(x),)),
+            (power @ self.bands + LEAST_DEVIATION**2).log10(),
+        ]
 
-    def _autocorrelation(self, x: Tensor) -> Tensor:
-        """Return the largest autocorrelation away from lag 0, shape (windows, signals)."""
-        centred = x - x.mean(2, keepdim=True)
+    def _autocorrelation(self, centred: Tensor) -> Tensor:
+        """Return the largest autocorrelation away from lag 0, shape (windows, signals, 1)."""
         spectrum = torch.fft.rfft(centred, 2 * self.samples, dim=2)
         lags = torch.fft.irfft(spectrum.abs().square(), dim=2)[:, :, : self.samples]
         lags = lags / lags[:, :, :1].clamp(min=LEAST_POWER)
         shortest = min(max(1, round(0.25 * self.rate_hz)), self.samples - 1)
-        return lags[:, :, shortest : max(self.samples // 2, shortest + 1)].amax(2)
+        return lags[:, :, shortest : max(self.samples // 2, shortest + 1)].amax(2, keepdim=True)
+
+    def _of_triads(self, mean: Tensor, centred: Tensor) -> Tensor:
+        """Return the features of _OF_TRIADS, (windows, 6 * triads); 0 where an axis is constant."""
+        first, second = centred.index_select(1, self.first), centred.index_select(1, self.second)
+        spread = centred.square().sum(2).sqrt().clamp(min=LEAST_DEVIATION)
+        products = (first * second).sum(2) / (spread.index_select(1, self.first) * spread.index_select(1, self.second))
+        means = mean.squeeze(2)
+        lengths = (means[:, : len(self.members)].square() @ self.members).sqrt().clamp(min=LEAST_DEVIATION)
+        directions = means.index_select(1, self.axes) / lengths.index_select(1, self.owners)
+        return torch.cat([products, directions], dim=1).index_select(1, self.triad_order)
 
 
-def _percentile(ordered: Tensor, share: float) -> Tensor:
-    """Return a quantile of rising values along the last dimension, by linear interpolation."""
-    place = share * (ordered.shape[2] - 1)
-    low = math.floor(place)
-    high = min(low + 1, ordered.shape[2] - 1)
-    return ordered[:, :, low].lerp(ordered[:, :, high], place - low)
+def _spectrum_tables(rate_hz: float, samples: int) -> dict[str, Tensor]:
+    """Return half of the cosines and sines, and of each frequency [Hz] its value and the bands it belongs to.
+
+    ``mirror`` is where the other half's samples stand. The first and the middle one are their own mirror images.
+    """
+    places = torch.arange(samples // 2 + 1)
+    mirror = (samples - places) % samples
+    share = torch.where(mirror == places, 0.5, 1.0).double().unsqueeze(1) / samples
+    angles = 2 * torch.pi * torch.outer(places, places[1:]).double() / samples
+    frequency = (places[1:].double() * rate_hz / samples).unsqueeze(1)
+    low, high = (torch.tensor(edges, dtype=torch.float64) for edges in (BAND_EDGES_HZ[:-1], BAND_EDGES_HZ[1:]))
+    return {
+        "mirror": mirror,
+        "cosines": share * angles.cos(),
+        "sines": share * angles.sin(),
+        "frequencies": frequency,
+        "bands": ((frequency > low) & (frequency <= high)).double(),
+    }
 
 
-def _of_triad(x: Tensor) -> Tensor:
-    """Return the features of _OF_TRIADS, (windows, 6), of (windows, length, 3); 0 where an axis is constant."""
-    mean = x.mean(1)
-    centred = x - mean.unsqueeze(1)
-    spread = centred.square().sum(1).sqrt().clamp(min=LEAST_DEVIATION)
-    products = [
-        (centred[:, :, a] * centred[:, :, b]).sum(1) / (spread[:, a] * spread[:, b]) for a, b in _AXIS_PAIRS.values()
+def _lines(rate_hz: float, samples: int) -> Tensor:
+    """Return what a centred signal is multiplied by for its slope and its halves, shape (samples, 2)."""
+    sample = torch.arange(samples, dtype=torch.float64)
+    times, half = (sample - (samples - 1) / 2) / rate_hz, samples // 2
+    earlier = (sample < half).double()
+    halves = (1 - earlier) / (samples - half) - earlier / max(half, 1)
+    return torch.stack([times / times.square().sum(), halves], dim=1)
+
+
+def _triad_tables(triads: list[list[int]], channels: int) -> dict[str, Tensor]:
+    """Return which channels belong to which triad, and the places of the axes that `_of_triads` compares.
+
+    All correlations come first there, then all directions; ``triad_order`` puts them in order, triad by triad.
+    """
+    members, each = torch.zeros(channels, len(triads)), len(_AXIS_PAIRS)
+    for triad, columns in enumerate(triads):
+        members[columns, triad] = 1
+    order = [
+        start + each * triad + i
+        for triad in range(len(triads))
+        for start in (0, each * len(triads))
+        for i in range(each)
     ]
-    direction = mean / mean.square().sum(1, keepdim=True).sqrt().clamp(min=LEAST_DEVIATION)
-    return torch.cat([torch.stack(products, dim=1), direction], dim=1)
+    places = {
+        "first": [columns[pair[0]] for columns in triads for pair in _AXIS_PAIRS.values()],
+        "second": [columns[pair[1]] for columns in triads for pair in _AXIS_PAIRS.values()],
+        "axes": [axis for columns in triads for axis in columns],
+        "owners": [triad for triad, columns in enumerate(triads) for _ in columns],
+        "triad_order": order,
+    }
+    return {"members": members, **{name: torch.tensor(found, dtype=torch.int64) for name, found in places.items()}}
 
 
 def _triads(channels: Sequence[str]) -> list[tuple[str, list[int]]]:

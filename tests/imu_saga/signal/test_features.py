@@ -8,7 +8,7 @@ from scipy import signal as sps
 from scipy import stats
 
 from imu_saga.recording import IMU_CHANNELS
-from imu_saga.signal.features import feature_names, feature_table, window_features
+from imu_saga.signal.features import WindowFeatures, feature_names, feature_table, window_features
 
 RATE = 20.0
 
@@ -65,6 +65,19 @@ def test_statistics_equal_their_definitions(windows, signal):
         }
         for name, value in expected.items():
             assert column(made, f"{signal}_{name}")[row] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+
+
+@pytest.mark.parametrize("length", [2, 3, 75, 120])
+def test_spectrum_from_half_of_the_tables_is_that_of_the_fast_fourier_transform(length):
+    x = np.random.default_rng(length).normal(size=(3, length, 1))
+    power = np.abs(np.fft.rfft(x[:, :, 0], axis=1)[:, 1:] / length) ** 2
+    share = power / power.sum(axis=1, keepdims=True)
+    frequency = np.fft.rfftfreq(length, 1 / RATE)[1:]
+    made, names = window_features(x, RATE, ("acc_x",)), feature_names(("acc_x",))
+    np.testing.assert_allclose(made[:, names.index("acc_x_centroid_hz")], share @ frequency, rtol=1e-6)
+    np.testing.assert_allclose(made[:, names.index("acc_x_peak_share")], share.max(axis=1), rtol=1e-6)
+    tables = WindowFeatures(("acc_x",), RATE, length)
+    assert max(len(tables.cosines), len(tables.sines)) == length // 2 + 1
 
 
 def test_correlations_equal_numpy(windows):
