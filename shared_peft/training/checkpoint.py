@@ -1,5 +1,6 @@
 """checkpoint.pt: everything a killed run needs to go on as if it had not been killed, written whole or not at all."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,36 +33,38 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name in kept}
 
 
-def save(path: Path, step: int, model: nn.Module, parts: Mapping[str, Resumable]) -> None:
+def save(path: Path, step: int, loss: float, model: nn.Module, parts: Mapping[str, Resumable]) -> None:
     """Write the state after ``step`` steps.
 
     Args:
         path: the file.
         step: optimiser steps done.
+        loss: the last one, which the result of a run that is over tells.
         model: the model.
         parts: what else has a state, by name.
     """
     state = {name: part.state_dict() for name, part in parts.items()}
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        torch.save({"step": step, "model": trained_state(model), **state}, stream)
+        torch.save({"step": step, "loss": loss, "model": trained_state(model), **state}, stream)
 
 
-def restore(path: Path, model: nn.Module, parts: Mapping[str, Resumable]) -> int:
-    """Fill the model and the parts from the file, if there is one, and return the steps done.
+def restore(path: Path, model: nn.Module, parts: Mapping[str, Resumable]) -> tuple[int, float]:
+    """Fill the model and the parts from the file, if there is one; return the steps done and the last loss.
 
     Raises:
         TrainingError: a checkpoint of another model, or of a run with other parts.
     """
     if not path.exists():
-        return 0
+        return 0, math.nan
     saved = torch.load(path, map_location="cpu", weights_only=True)
     fix = "Remove it and restart"
     if saved["model"].keys() != trained_state(model).keys():
         raise TrainingError(path, "must be a checkpoint of this model", "other parameter names", fix)
-    if saved.keys() - {"step", "model"} != set(parts):
-        got = ", ".join(sorted(saved.keys() - {"step", "model"}))
+    stored = saved.keys() - {"step", "loss", "model"}
+    if stored != set(parts):
+        got = ", ".join(sorted(stored))
         raise TrainingError(path, f"must hold the state of {', '.join(sorted(parts))}", got, fix)
     model.load_state_dict(saved["model"], strict=False)
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    return int(saved["step"])
+    return int(saved["step"]), float(saved.get("loss", math.nan))

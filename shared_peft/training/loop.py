@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from shared_peft.inject import training_penalty
 from shared_peft.training.book import Book
 from shared_peft.training.checkpoint import CHECKPOINT, Resumable, restore, save
 from shared_peft.training.keep import Keeper, Validate
+from shared_peft.training.not_finite import first_not_finite
 from shared_peft.training.run import RunFolder
 
 Schedule = Literal["cosine", "onecycle", "constant"]
@@ -157,17 +158,19 @@ def train(  # noqa: PLR0913  (a run, and all who listen to it)
     prepared, prepared_optimizer = accelerator.prepare(model, optimizer)
     keeper = _keeper(model, config, validate, accelerator)
     parts: dict[str, Resumable] = {"optimizer": optimizer, **keeper.parts()}
-    first = restore(folder.path / CHECKPOINT, model, parts) if resume and folder else 0
+    first, loss = restore(folder.path / CHECKPOINT, model, parts) if resume and folder else (0, math.nan)
     prepared.train()
     book = Book(config.steps, first, folder, progress) if accelerator.is_main_process else None
-    loss, rows, done = math.nan, 0, first
+    rows, done, safe = 0, first, first
     while done < config.steps and not keeper.over:
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * learning_rate_factor(done, config)
         loss, logs, seen = _gradients(prepared, objective, batches, config, accelerator, done)
-        _check_finite(loss, done, folder)
-        if config.clip_norm:
-            accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], config.clip_norm)
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = float(accelerator.clip_grad_norm_(trained, config.clip_norm or math.inf))
+        if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler is not None):  # fp16 skips steps
+            runs = _runs_of_step(model, objective, batches, config, accelerator, done)
+            raise _not_finite(loss, norm, first_not_finite(model, runs), done, folder, safe)
         prepared_optimizer.step()
         done, rows = done + 1, rows + seen
         if after_step is not None:
@@ -179,7 +182,8 @@ def train(  # noqa: PLR0913  (a run, and all who listen to it)
             values = {"lr": optimizer.param_groups[0]["lr"], **logs, **validated}
             book.keep(done, loss, rows, values, line=line)
             if folder is not None and config.checkpoint_every and done % config.checkpoint_every == 0:
-                save(folder.path / CHECKPOINT, done, model, parts)
+                save(folder.path / CHECKPOINT, done, loss, model, parts)
+                safe = done
     if book is not None:
         book.close()
     keeper.finish()
@@ -221,20 +225,45 @@ def _gradients(
     """
     loss, logs, rows, micros = torch.tensor(math.nan), {}, 0, config.gradient_accumulation
     for micro in range(micros):
-        index = step * micros + micro
-        torch.manual_seed((config.seed * 7_368_787 + index * 1_009 + accelerator.process_index) % 2**63)
-        whole = batches(index)
-        batch = _my_rows(whole, accelerator)
-        with accelerator.autocast():
-            loss, logs = objective(model, batch, step)
-        # processes are averaged as equals, rows should be: one with a row more counts for more
-        loss = loss * (len(batch[0]) * accelerator.num_processes / len(whole[0]))
-        penalty = training_penalty(model)
-        loss = loss if penalty is None else loss + penalty
+        loss, logs, seen = _micro_loss(model, objective, batches, config, accelerator, step * micros + micro)
         with accelerator.no_sync(model) if micro + 1 < micros else contextlib.nullcontext():
             accelerator.backward(loss / micros)
-        rows += len(whole[0])
+        rows += seen
     return float(accelerator.reduce(loss.detach(), "mean")), logs, rows
+
+
+def _micro_loss(
+    model: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Batch],
+    config: TrainConfig,
+    accelerator: Any,
+    index: int,
+) -> tuple[torch.Tensor, dict[str, float], int]:
+    """Return the loss of batch ``index`` on this process's rows, penalties included, its logs, and all its rows."""
+    torch.manual_seed((config.seed * 7_368_787 + index * 1_009 + accelerator.process_index) % 2**63)
+    whole = batches(index)
+    batch = _my_rows(whole, accelerator)
+    with accelerator.autocast():
+        loss, logs = objective(model, batch, index // config.gradient_accumulation)
+    # processes are averaged as equals, rows should be: one with a row more counts for more
+    loss = loss * (len(batch[0]) * accelerator.num_processes / len(whole[0]))
+    penalty = training_penalty(model)
+    return loss if penalty is None else loss + penalty, logs, len(whole[0])
+
+
+def _runs_of_step(
+    model: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Batch],
+    config: TrainConfig,
+    accelerator: Any,
+    step: int,
+) -> Iterator[torch.Tensor]:
+    """Give the losses of a step's batches once more, each computed when it is asked for."""
+    micros = config.gradient_accumulation
+    for index in range(step * micros, (step + 1) * micros):
+        yield _micro_loss(model, objective, batches, config, accelerator, index)[0]
 
 
 def _groups(model: nn.Module, parameters: Any) -> list[Any]:
@@ -250,13 +279,16 @@ def _my_rows(batch: Batch, accelerator: Any) -> list[torch.Tensor]:
     return [tensor[rank::world].to(accelerator.device, non_blocking=True) for tensor in batch]
 
 
-def _check_finite(loss: float, step: int, folder: RunFolder | None) -> None:
-    if not math.isfinite(loss):
-        saved = folder is not None and (folder.path / CHECKPOINT).exists()
-        fix = "Lower the learning rate" + (
-            f"; the last good checkpoint is in {folder.path}" if saved and folder else ""
+def _not_finite(loss: float, norm: float, first: str, step: int, folder: RunFolder | None, safe: int) -> TrainingError:
+    """Return the error of a step whose loss or gradient is not finite; ``safe`` is the last checkpoint's step, or 0."""
+    what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
+    fix = "Look at the data of this step, or start anew with a lower learning rate"
+    if folder is not None and safe:
+        fix += (
+            f"; the last good checkpoint is that of step {safe} in {folder.path}: once the cause is removed, --resume"
         )
-        raise TrainingError(f"step {step}", "the loss must be finite", loss, fix)
+        fix += " goes on from it"
+    return TrainingError(f"step {step}", f"the {what} must be finite", f"{value}, first in {first}", fix)
 
 
 def _undo_autocast(accelerator: Any, prepared: nn.Module, model: nn.Module) -> None:

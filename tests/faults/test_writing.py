@@ -39,7 +39,7 @@ def write_arrays(path: Path) -> None:
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: write_text(path, "a" * 40_000),
     "weights": lambda path: write_tensors(path, {"x": TENSOR}),
-    "checkpoint": lambda path: save(path, 1, torch.nn.Linear(100, 100), {}),
+    "checkpoint": lambda path: save(path, 1, 0.5, torch.nn.Linear(100, 100), {}),
     "arrays": write_arrays,
     "picture": write_picture,
 }
