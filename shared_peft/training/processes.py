@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from shared_peft.errors import SagaPeftError
+from shared_peft.errors import SagaPeftError, TrainingError
 
 Answer = TypeVar("Answer")
 
@@ -49,15 +49,30 @@ def on_main(work: Callable[[], Answer]) -> Answer:
 
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
-    """Let only the main process write to standard output inside the block, and take leave of the others after it."""
+    """Let only the main process write to standard output inside the block, and take leave of the others after it.
+
+    Raises:
+        TrainingError: another process of the run has died.
+    """
     state = _processes()
     quiet = contextlib.nullcontext() if state.is_main_process else contextlib.redirect_stdout(io.StringIO())
     try:
         with quiet:
             yield
+    except RuntimeError as error:
+        if state.num_processes == 1 or not _tells_of_a_lost_process(error):
+            raise
+        must, fix = "every process of the run must live", "Look for what ended it, then run the same with --resume"
+        reason = str(error).splitlines()[0][:200]
+        raise TrainingError(f"process {state.process_index}", must, f"a lost one ({reason})", fix) from error
     finally:
         gc.collect()  # wrappers of models hold on to the process group, and abort where they outlive it
         state.destroy_process_group()
+
+
+def _tells_of_a_lost_process(error: RuntimeError) -> bool:
+    """Tell whether an error comes from what connects the processes: gloo, NCCL or the store of their addresses."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _processes() -> Any:
