@@ -80,11 +80,8 @@ def predict(
     if top < 1:
         raise ConfigError("--top", "must be at least 1", top, "Raise it")
     description = read_description(run)
-    files = [file for given in images for file in image_files(given)]
-    unlabelled = torch.zeros(len(files), dtype=torch.int64)
-    listed = LabelledImages(tuple(map(str, files)), unlabelled, description.classes, lambda row: read_image(files[row]))
     label = "read images" if progress else None
-    pixels = load_pixels(listed, description.data, skip_broken=skip_broken, progress=label)
+    pixels = load_pixels(unlabelled_images(images), description.data, skip_broken=skip_broken, progress=label)
     logits = predict_logits(load_model(run, description), pixels.values, description.data)
     best = TASKS.get(description.task).probabilities(logits).topk(min(top, len(description.classes)), dim=1)
     return Predicted(
@@ -94,6 +91,13 @@ def predict(
         ],
         pixels,
     )
+
+
+def unlabelled_images(images: Sequence[Path]) -> LabelledImages:
+    """Return images by file, folder or table, their labels all 0; see `image_files`."""
+    files = [file for given in images for file in image_files(given)]
+    unknown = torch.zeros(len(files), dtype=torch.int64)
+    return LabelledImages(tuple(map(str, files)), unknown, ("unknown",), lambda row: read_image(files[row]))
 
 
 def image_files(given: Path) -> list[Path]:

@@ -4,42 +4,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from shared_peft.errors import DataError
-from vision.backbones.family import DataConfig
-from vision.transforms import normalise
 
 Projection = Literal["tsne", "pca"]
 LARGEST_PERPLEXITY = 30.0  # scikit-learn's default; fewer images take a third of their number
-
-
-@torch.inference_mode()
-def head_inputs(
-    model: nn.Module, head: str, values: torch.Tensor, data: DataConfig, batch_size: int = 128
-) -> torch.Tensor:
-    """Return what goes into a model's head.
-
-    Args:
-        model: a classifier in eval mode, with or without an adapter.
-        head: name of the module that makes the logits, in the model without adapter.
-        values: uint8, shape (images, channels, size, size).
-        data: what the model expects.
-        batch_size: images at a time.
-
-    Returns:
-        Features, shape (images, width); a feature map in front of the head is averaged over the image.
-    """
-    module = next(found for name, found in model.named_modules() if f".{name}".endswith(f".{head}"))
-    seen: list[torch.Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        for part in values.split(batch_size):
-            model(normalise(part, data))
-    finally:
-        handle.remove()
-    features = torch.cat(seen).float()
-    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 
 
 def on_a_plane(features: torch.Tensor, projection: Projection, seed: int) -> np.ndarray:

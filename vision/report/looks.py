@@ -8,9 +8,10 @@ from torch import nn
 
 from vision.backbones.family import DataConfig
 from vision.evaluate import predict_logits
+from vision.features import head_inputs
 from vision.report.answers import Answers, spread_rows
 from vision.report.explanations import EXPLANATIONS, choose_explanation
-from vision.report.features import Projection, head_inputs, neighbour_agreement, on_a_plane
+from vision.report.features import Projection, neighbour_agreement, on_a_plane
 from vision.report.figure import png_of
 from vision.report.page import Picture, Section, bar_cell, percent, table
 from vision.report.pictures.heat_maps import HeatRow, heat_map_picture

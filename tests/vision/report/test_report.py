@@ -16,12 +16,13 @@ from shared_peft.errors import ConfigError
 from vision.commands import COMMANDS
 from vision.datasets import open_images
 from vision.evaluate import predict_logits
+from vision.features import head_inputs
 from vision.finetune import FinetuneConfig, finetune
 from vision.report.answers import answers_of
 from vision.report.before import model_before
 from vision.report.calibration import reliability, wilson_interval
 from vision.report.explain import ReportSettings, explain_run
-from vision.report.features import head_inputs, neighbour_agreement, on_a_plane
+from vision.report.features import neighbour_agreement, on_a_plane
 from vision.report.figure import label_text
 from vision.report.page import Section, Tile, page, plain_cell, table
 from vision.report.pictures.learning_curve import curve_names
