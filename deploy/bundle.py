@@ -33,7 +33,7 @@ from deploy.parity import (
     compare_answers,
     compare_graphs,
 )
-from deploy.program import export_program, merged_copy, unmergeable_methods
+from deploy.program import exchange_weights, export_program, graph_digest, merged_copy, unmergeable_methods
 from deploy.randomise import randomised_copy
 from deploy.snippets import write_snippets
 from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
@@ -81,10 +81,11 @@ def export_model(
     check_trained(trained)
     options = _allowed(variants, chosen)
     with new_folder(out) as folder, tempfile.TemporaryDirectory() as scratch:
-        written = _write_model(trained, chosen, folder, opset)
+        program = _program(trained, merged_copy(trained.model))
+        written = chosen.write(program, folder / chosen.file_name, input_name=trained.input_name, opset=opset)
         report(f"wrote {chosen.file_name}: {written.nodes} nodes, opset {written.opset}")
         files = ModelFiles(folder / chosen.file_name, Path(scratch, chosen.file_name))
-        parity = _measure(trained, chosen, files, written)
+        parity = _measure(trained, chosen, files, program, written)
         report(f"parity: {parity.trained.worst:.2e} trained, {parity.randomised.worst:.2e} randomised weights")
         made = make_variants(trained, files, options, report)
         check_size({path.name: path.stat().st_size for path in folder.iterdir()}, options.max_size_mb)
@@ -127,35 +128,34 @@ def check_trained(trained: TrainedModel) -> None:
         raise ExportError(trained.kind, must, tuple(logits.shape), "Name as many classes as the head has")
 
 
-def _write_model(trained: TrainedModel, target: ExportTarget, folder: Path, opset: int) -> Written:
-    program = _program(trained, merged_copy(trained.model))
-    return target.write(program, folder / target.file_name, input_name=trained.input_name, opset=opset)
-
-
 def _program(trained: TrainedModel, model: nn.Module) -> ExportedProgram:
     return export_program(model, trained.input_shape, dtype=trained.examples.dtype, free_axes=trained.free_axes)
 
 
-def _measure(trained: TrainedModel, target: ExportTarget, files: ModelFiles, written: Written) -> ParityReport:
+def _measure(
+    trained: TrainedModel, target: ExportTarget, files: ModelFiles, program: ExportedProgram, written: Written
+) -> ParityReport:
     """Compare the written file, the unadapted architecture and a randomised twin; the first gate to fail ends it.
 
-    The twin's file stays.
+    A base whose program is the merged model's, operation by operation, has its nodes; another one is written to count
+    them. The twin's file stays, and ``program`` has its weights then.
     """
     examples = trained.examples
 
-    def write(model: nn.Module, path: Path) -> Written:
-        program = _program(trained, model)
-        return target.write(program, path, input_name=trained.input_name, opset=written.opset)
+    def write(program: ExportedProgram) -> Written:
+        return target.write(program, files.twin, input_name=trained.input_name, opset=written.opset)
 
     measured = compare_answers(trained.model, target.open(files.model, threads=1), examples, "trained")
     check_weights(measured)
     generator = torch.Generator().manual_seed(_SEED)
-    base = write(randomised_copy(trained.build_base(), examples, generator=generator), files.twin)
-    graph = compare_graphs(written.operations, base.operations)
+    base = _program(trained, randomised_copy(trained.build_base(), examples, generator=generator))
+    counted = None if graph_digest(base) == graph_digest(program) else write(base)
+    twin = randomised_copy(trained.model, examples, generator=generator)
+    exchange_weights(program, merged_copy(twin))
+    exchanged = write(program)
+    graph = compare_graphs(written.operations, (counted or exchanged).operations)
     if not unmergeable_methods(trained.model):
         check_graph(graph)
-    twin = randomised_copy(trained.model, examples, generator=generator)
-    write(merged_copy(twin), files.twin)
     randomised = compare_answers(twin, target.open(files.twin, threads=1), examples, "randomised")
     check_weights(randomised)
     return ParityReport(TOLERANCE, measured, randomised, graph)

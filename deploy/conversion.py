@@ -4,14 +4,12 @@ The exporter translates the operations of a program one by one and never looks a
 does (it folds constants), so that part runs again for every set of weights.
 """
 
-import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
-from deploy.program import quiet_export
+from deploy.program import graph_digest, quiet_export, weights_of
 from deploy.recurrent import onnx_translations
 from deploy.target import OUTPUT_NAME
 from shared_peft.errors import ExportError
@@ -44,29 +42,9 @@ class Conversion:
             self._template, self._known = self._converted.model, wanted
         self._converted.model = self._template.clone()
         present = self._template.graph.initializers
-        self._converted.apply_weights({name: value for name, value in _weights(program).items() if name in present})
+        self._converted.apply_weights({name: value for name, value in weights_of(program).items() if name in present})
         self._converted.optimize()
         return self._converted.model_proto
-
-
-def graph_digest(program: ExportedProgram) -> str:
-    """Return a hash of all that a program is but for its weights' values.
-
-    Operations with their arguments, names, shapes and types of all inputs and weights, and the range of the batch.
-    Programs of one digest give one ONNX graph before optimisation.
-    """
-    weights = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _weights(program).items()}
-    others = {name: repr(value) for name, value in program.constants.items() if not isinstance(value, Tensor)}
-    shapes = [str(getattr(node.meta.get("val"), "shape", "")) for node in program.graph.nodes]
-    parts = (program.graph, program.graph_signature, shapes, program.range_constraints, weights, others)
-    inner = [module.code for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    return hashlib.sha256("\n".join(map(str, (*parts, *inner))).encode()).hexdigest()
-
-
-def _weights(program: ExportedProgram) -> dict[str, Tensor]:
-    """Return parameters, buffers and constants by the names their initialisers get."""
-    constants = {name: value for name, value in program.constants.items() if isinstance(value, Tensor)}
-    return {name: value.detach() for name, value in {**program.state_dict, **constants}.items()}
 
 
 def _convert(program: ExportedProgram, input_name: str, opset: int) -> Any:

@@ -2,11 +2,12 @@
 
 import contextlib
 import copy
+import hashlib
 import warnings
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from deploy.recurrent import with_operators
@@ -94,6 +95,43 @@ def export_program(
         must = "torch.export must trace it with a free batch"
         fix = "Write the forward with x.shape[0] for len(x), without branches on tensor values or the batch"
         raise ExportError(type(model).__name__, must, reason, fix) from error
+
+
+def graph_digest(program: ExportedProgram) -> str:
+    """Return a hash of all that a program is but for its weights' values.
+
+    Operations with their arguments, names, shapes and types of all inputs and weights, and the range of the batch.
+    Programs of one digest give one ONNX graph before optimisation.
+    """
+    weights = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in weights_of(program).items()}
+    others = {name: repr(value) for name, value in program.constants.items() if not isinstance(value, Tensor)}
+    shapes = [str(getattr(node.meta.get("val"), "shape", "")) for node in program.graph.nodes]
+    parts = (program.graph, program.graph_signature, shapes, program.range_constraints, weights, others)
+    inner = [module.code for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    return hashlib.sha256("\n".join(map(str, (*parts, *inner))).encode()).hexdigest()
+
+
+def weights_of(program: ExportedProgram) -> dict[str, Tensor]:
+    """Return parameters, buffers and constants by the names their initialisers get."""
+    constants = {name: value for name, value in program.constants.items() if isinstance(value, Tensor)}
+    return {name: value.detach() for name, value in {**program.state_dict, **constants}.items()}
+
+
+def exchange_weights(program: ExportedProgram, model: nn.Module) -> None:
+    """Give a program the weights of another model of its architecture: a trace sees no weight's value.
+
+    New tensors take the places of the old ones, which stay as they are for whoever still holds them.
+
+    Args:
+        program: what `export_program` made of a model.
+        model: the same but for parameters and statistics.
+    """
+    weights = with_operators(model).state_dict()
+    for name, tensor in program.state_dict.items():
+        assert tensor.shape == weights[name].shape, name
+        other = weights[name].detach()
+        is_parameter = isinstance(tensor, nn.Parameter)
+        program.state_dict[name] = nn.Parameter(other, requires_grad=False) if is_parameter else other
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from deploy import conversion, export_model
-from deploy.conversion import Conversion, graph_digest
-from deploy.program import export_program, merged_copy
+from deploy.conversion import Conversion
+from deploy.program import exchange_weights, export_program, graph_digest, merged_copy
 from deploy.randomise import randomised_copy
+from deploy.targets.onnx import OnnxTarget
 from shared_peft.errors import ExportError
 from tests.deploy.conftest import adapted_toy
 from tests.deploy.toys import ConvNet, trained_toy
@@ -44,10 +45,29 @@ def test_swapped_weights_give_the_bytes_of_a_conversion_of_their_own(network, co
     assert before == _bytes(Conversion(), first) == _bytes(shared, first)
 
 
-def test_a_model_and_its_gates_take_one_conversion(tmp_path, conversions):
+@pytest.mark.parametrize("network", ["conv", "sequence"])
+def test_program_with_exchanged_weights_is_that_of_the_other_model(network):
+    trained = adapted_toy(network, "lora_tsd")
+    program = export_program(merged_copy(trained.model), trained.input_shape)
+    before = _bytes(Conversion(), program)
+    generator = torch.Generator().manual_seed(0)
+    twin = merged_copy(randomised_copy(trained.model, trained.examples, generator=generator))
+    exchange_weights(program, twin)
+    assert before != _bytes(Conversion(), program) == _bytes(Conversion(), export_program(twin, trained.input_shape))
+
+
+def test_a_model_and_its_gates_take_one_conversion_and_two_files(tmp_path, conversions, monkeypatch):
     torch.manual_seed(0)
+    written, write = [], OnnxTarget.write
+
+    def counted(self, program, path, *, input_name, opset):
+        written.append(path)
+        return write(self, program, path, input_name=input_name, opset=opset)
+
+    monkeypatch.setattr(OnnxTarget, "write", counted)
     export_model(trained_toy(ConvNet(), ConvNet), tmp_path / "bundle")
     assert len(conversions) == 1
+    assert len(written) == 2, "the base is not written where its program is the merged model's"
 
 
 class _Scaled(nn.Module):
