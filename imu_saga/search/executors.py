@@ -3,12 +3,13 @@
 A worker that dies costs its trial's time and nothing else: the trial is run again by a new one.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, cast
 
 import torch
@@ -89,12 +90,24 @@ class LocalProcesses(Executor):
         """Return this thread's process, started if there is none."""
         pool = getattr(self._mine, "pool", None)
         if pool is None:
-            pool = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-            )
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_prepare)
             self._mine.pool = pool
             self._pools.append(pool)
         return pool
+
+
+def _prepare() -> None:
+    """Set a worker up: one thread for the work, and one that ends it where the search is killed."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_the_search, daemon=True).start()
+
+
+def _end_with_the_search() -> None:
+    """Leave when the search's process is gone: a trial that went on would write where a resumed search does."""
+    search = parent_process()
+    assert search is not None
+    search.join()
+    os._exit(1)
 
 
 @contextmanager
