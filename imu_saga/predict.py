@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from imu_saga.datasets import open_dataset
 from imu_saga.files.table_recording import TableDataset
@@ -20,6 +19,7 @@ from imu_saga.streaming.smoothing import NoSmoothing, Smoothing
 from imu_saga.windows import cut_windows
 from shared_peft.atomic import replacing
 from shared_peft.errors import DataError
+from shared_peft.progress import Bar
 from shared_peft.training import TrainedModel
 
 ABSTAIN = ""
@@ -171,7 +171,7 @@ def predict_recordings(
     labeller = Labeller(run, smoothing or NoSmoothing(), min_valid)
     found: list[Prediction] = []
     before: Recording | None = None
-    for recording in tqdm(recordings, desc=progress, disable=progress is None):
+    for recording in Bar(recordings, desc=progress, disable=progress is None):
         if before is not None and before.where == recording.where:
             end_s = before.start_s + before.seconds
             if recording.start_s > end_s:

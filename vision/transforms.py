@@ -227,6 +227,6 @@ def describe_preprocessing(data: DataConfig) -> dict[str, Any]:
 def _with_progress(values: Any, label: str | None, total: int) -> Any:
     if label is None:
         return values
-    from tqdm import tqdm  # noqa: PLC0415
+    from shared_peft.progress import Bar  # noqa: PLC0415
 
-    return tqdm(values, total=total, desc=label, unit="image", dynamic_ncols=True, mininterval=0.5)
+    return Bar(values, total=total, desc=label, unit="image", dynamic_ncols=True, mininterval=0.5)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from deploy.bench.call import open_call
 from deploy.model_files import ModelFile
+from shared_peft.progress import Bar
 
 _WARM_UP = 5
 
@@ -42,7 +42,7 @@ def latencies(files: Sequence[ModelFile], threads: int, *, rounds: int, progress
         for _ in range(_WARM_UP):
             call()
     seconds = np.empty((rounds, len(calls)))
-    for number in tqdm(range(rounds), desc=f"{threads} thread(s)", unit="round", disable=not progress):
+    for number in Bar(range(rounds), desc=f"{threads} thread(s)", unit="round", disable=not progress):
         for place in np.roll(np.arange(len(calls)), number):
             began = time.perf_counter()
             calls[place]()

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from deploy.bench.coverage import Coverage, coverage
 from deploy.bench.latency import Latency, latencies
 from deploy.bench.operators import operator_shares
 from deploy.bench.probe import Probe, probe
 from deploy.model_files import ModelFile, model_files
+from shared_peft.progress import Bar
 
 THREADS = (1, 2)
 
@@ -69,7 +68,7 @@ def bench(bundle: Path, options: BenchOptions | None = None) -> list[FileBench]:
     runs = [latencies(files, threads, rounds=options.rounds, progress=options.progress) for threads in THREADS]
     found = []
     for file, latency in zip(
-        tqdm(files, desc="load, profile", unit="file", disable=not options.progress),
+        Bar(files, desc="load, profile", unit="file", disable=not options.progress),
         zip(*runs, strict=True),
         strict=True,
     ):

@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from deploy.bundle import export_model
 from deploy.demo.digits import run_digits
 from deploy.demo.motion import run_motion
@@ -19,6 +17,7 @@ from deploy.runs import load_trained
 from shared_peft.atomic import write_text
 from shared_peft.command import Command, run_command
 from shared_peft.errors import RunError
+from shared_peft.progress import Bar
 from shared_peft.training import package_versions
 
 LEAD = (
@@ -72,7 +71,7 @@ def _make_room(out: Path) -> None:
 
 def _exported(runs: list[Path], out: Path) -> Chapter:
     rows = []
-    for run in tqdm(runs, desc="export", unit="model"):
+    for run in Bar(runs, desc="export", unit="model"):
         manifest = export_model(load_trained(run), out / "bundles" / run.name, secrets=(run.absolute(),))
         size, parity = manifest.files[manifest.model_file].size_bytes, manifest.parity
         difference = max(parity["max_abs_difference_trained"], parity["max_abs_difference_randomised"])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from deploy.demo.figures import Picture, confusion_matrices, masked_window, search_trace
 from deploy.demo.report import Chapter
@@ -23,6 +22,7 @@ from imu_saga.splits import few_shot, labelled_rows
 from imu_saga.trained import FINETUNE_KIND, save_run
 from imu_saga.windows import WindowSet
 from shared_peft.config import to_json
+from shared_peft.progress import Bar
 from shared_peft.training import Classification, RunFolder
 
 SHOTS, TRIALS = 10, 7
@@ -90,7 +90,7 @@ def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str
 def _searched(train: WindowSet, out: Path, seed: int) -> SearchResult:
     config = replace(SEARCH, seed=seed)
     folder = RunFolder.create(out / "search", "imu_saga.search", to_json(config))
-    with tqdm(total=TRIALS, desc="search", unit="trial") as bar:
+    with Bar(total=TRIALS, desc="search", unit="trial") as bar:
 
         def tell(trial: dict[str, Any]) -> None:
             bar.update()

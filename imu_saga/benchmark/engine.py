@@ -163,6 +163,6 @@ def _check(folds: Sequence[Sides]) -> None:
 
 
 def _bar(label: str | None, total: int, done: int) -> Any:
-    from tqdm import tqdm  # noqa: PLC0415
+    from shared_peft.progress import Bar  # noqa: PLC0415
 
-    return tqdm(total=total, initial=done, desc=label, unit="cell", dynamic_ncols=True, disable=label is None)
+    return Bar(total=total, initial=done, desc=label, unit="cell", dynamic_ncols=True, disable=label is None)

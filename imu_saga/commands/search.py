@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from imu_saga.commands.pretrain import PretrainOptions, pretrain_config, stored_options
 from imu_saga.evaluation.footprint import write_footprint
@@ -16,6 +15,7 @@ from imu_saga.search.pictures import draw_search
 from imu_saga.source import SplitWindows, load_split
 from shared_peft.command import Command
 from shared_peft.config import from_json, to_json
+from shared_peft.progress import Bar
 from shared_peft.training import RunFolder
 
 KIND = "imu_saga.search"
@@ -91,7 +91,7 @@ def run(options: SearchOptions) -> None:
     with (
         folder.locked(),
         open_executor(options.workers, options.scheduler) as (executor, workers),
-        tqdm(total=config.trials, desc="search", unit="trial", dynamic_ncols=True) as bar,
+        Bar(total=config.trials, desc="search", unit="trial", dynamic_ncols=True) as bar,
     ):
 
         def tell(trial: dict[str, Any]) -> None:

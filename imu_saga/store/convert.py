@@ -139,6 +139,6 @@ def _shown(
 ) -> Iterator[tuple[WindowSet, WindowReport]]:
     if label is None:
         return pieces
-    from tqdm import tqdm  # noqa: PLC0415  (only where a bar is shown)
+    from shared_peft.progress import Bar  # noqa: PLC0415  (only where a bar is shown)
 
-    return iter(tqdm(pieces, initial=1, desc=label, unit="recording", dynamic_ncols=True, mininterval=0.5))
+    return iter(Bar(pieces, initial=1, desc=label, unit="recording", dynamic_ncols=True, mininterval=0.5))

@@ -44,7 +44,7 @@ class Book:
 def _progress_bar(label: str | None, total: int, initial: int) -> Any:
     if label is None:
         return None
-    from tqdm import tqdm  # noqa: PLC0415
+    from shared_peft.progress import Bar  # noqa: PLC0415
 
     pause_s = ON_SCREEN_S if sys.stderr.isatty() else IN_A_LOG_S
-    return tqdm(total=total, initial=initial, desc=label, unit="step", dynamic_ncols=True, mininterval=pause_s)
+    return Bar(total=total, initial=initial, desc=label, unit="step", dynamic_ncols=True, mininterval=pause_s)

@@ -27,14 +27,14 @@ class Cells:
     """
 
     def __init__(self, folder: RunFolder, total: int, *, progress: bool) -> None:
-        from tqdm import tqdm  # noqa: PLC0415
+        from shared_peft.progress import Bar  # noqa: PLC0415
 
         self._folder = folder
         self._done: dict[str, Cell] = folder.read(CELLS) if (folder.path / CELLS).exists() else {}
         if not isinstance(self._done, dict) or not all(isinstance(cell, dict) for cell in self._done.values()):
             fix = "Remove it, or choose another --out"
             raise RunError(folder.path / CELLS, "must hold the results of trainings", "something else", fix)
-        self._bar = tqdm(total=total, desc="compare", unit="training", dynamic_ncols=True, disable=not progress)
+        self._bar = Bar(total=total, desc="compare", unit="training", dynamic_ncols=True, disable=not progress)
 
     def __enter__(self) -> "Cells":
         return self

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from shared_peft.atomic import replacing, write_text
 from shared_peft.errors import ConfigError, DataError
+from shared_peft.progress import Bar
 from shared_peft.training import RunFolder
 from vision.datasets import open_images
 from vision.evaluate import predict_logits
@@ -118,7 +117,7 @@ def explain_run(
     by_title = {"after training": after} if before is None else {"before": before, "after": after}
     models = Models(by_title, description.data, description.head[0])
     steps = len(by_title) * min(settings.maps, len(pixels.labels))
-    with tqdm(total=steps, desc="explain", unit="image", dynamic_ncols=True, disable=not progress) as bar:
+    with Bar(total=steps, desc="explain", unit="image", dynamic_ncols=True, disable=not progress) as bar:
         looks = looks_part(models, answers, settings.explanation, settings.maps, bar)
     features = features_part(models, answers, settings.projection, settings.points, settings.seed)
     tiles, parts = _parts(run, data, description, answers, settings, (looks, features))

@@ -125,9 +125,9 @@ def load_masked(images: MaskedImages, size: int, *, progress: str | None = None)
     """
     if not len(images):
         raise DataError("images", "there must be at least one", 0, "Check the data set")
-    from tqdm import tqdm  # noqa: PLC0415  (only where something is read)
+    from shared_peft.progress import Bar  # noqa: PLC0415  (only where something is read)
 
-    rows = tqdm(range(len(images)), desc=progress or "", disable=progress is None, unit="image", dynamic_ncols=True)
+    rows = Bar(range(len(images)), desc=progress or "", disable=progress is None, unit="image", dynamic_ncols=True)
     pairs = [images.read(row) for row in rows]
     return MaskedPixels(
         values=torch.stack([stretch(image, size) for image, _ in pairs]),

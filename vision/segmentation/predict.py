@@ -37,7 +37,7 @@ def predict_folder(
         RunError: no finished segment run.
         DataError: no images, two of one stem, or a broken one.
     """
-    from tqdm import tqdm  # noqa: PLC0415  (only where something is read)
+    from shared_peft.progress import Bar  # noqa: PLC0415  (only where something is read)
 
     _, backbone = read_segmenter(run)
     files = [images] if images.is_file() else list_image_files(images) if images.is_dir() else []
@@ -48,7 +48,7 @@ def predict_folder(
     if twice is not None:
         raise DataError(images, "every image must have a stem of its own", f"{twice!r} twice", "Rename one of them")
     skipped: list[str] = []
-    for file in tqdm(files, desc="segment", disable=not progress, unit="image", dynamic_ncols=True):
+    for file in Bar(files, desc="segment", disable=not progress, unit="image", dynamic_ncols=True):
         try:
             image = read_image(file)
         except DataError as error:
