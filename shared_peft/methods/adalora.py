@@ -1,4 +1,14 @@
-"""AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): dW = s P diag(E) Q, its ranks shared out among the layers."""
+"""AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): dW = s P diag(E) Q, its ranks shared out among the layers.
+
+Equation:
+    W' = W + s P diag(E) Q        s = lora_alpha / r with the rank r of the start
+    P: (out, r)   Q: (r, in / groups, *kernel)   E: (r), 0 at the start, entries set to 0 as ranks fall
+
+Use:
+    On deep models, where it is not known which layers need the ranks: all start with r, and the least important ones
+    are dropped until target_r is left on average. It needs some hundred steps to decide. `update_and_allocate` must be
+    called after every step; the trainers of this package do so.
+"""
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass

@@ -1,4 +1,13 @@
-"""DoRA (Liu et al. 2024, arXiv:2402.09353, Eq. 5): W' = m (W + dW) / ||W + dW||, magnitude and direction apart."""
+"""DoRA (Liu et al. 2024, arXiv:2402.09353, Eq. 5): W' = m (W + dW) / ||W + dW||, magnitude and direction apart.
+
+Equation:
+    W' = m (W + s B A) / ||W + s B A||
+    m: (out), the norms of W's rows at the start; the norm counts as a constant in the gradient
+
+Use:
+    Where LoRA of a small rank is not enough and time is not short: the direction and the length of every output
+    channel are trained apart. A step builds the whole weight, so it is slower than LoRA; merged, it costs nothing.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,15 @@
-"""FLoRA, a Tucker adapter for weights of any dimension (Si et al. 2024, arXiv:2405.14739, Eq. 4)."""
+"""FLoRA, a Tucker adapter for weights of any dimension (Si et al. 2024, arXiv:2405.14739, Eq. 4).
+
+Equation:
+    W' = W + scale * G x_1 A(1) x_2 A(2) ... x_N A(N)
+    G:    (r_out, r_in, *kernel_r)  the core, 0 at the start
+    A(n): (size of mode n, rank of mode n), one for output, input and each kernel mode
+
+Use:
+    On ConvNets. A kernel stays a kernel: its height and width have factors of their own and are not flattened into
+    the input channels, so a rank costs less than LoRA's. On linear layers it spans what LoRA spans, with a core in
+    between.
+"""
 
 import math
 from dataclasses import dataclass

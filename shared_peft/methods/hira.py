@@ -1,4 +1,12 @@
-"""HiRA, the first order of LieRA (Huang et al. 2025, ICLR; Si et al. 2025, arXiv:2504.00851): dW = W * (s B A)."""
+"""HiRA, the first order of LieRA (Huang et al. 2025, ICLR; Si et al. 2025, arXiv:2504.00851): dW = W * (s B A).
+
+Equation:
+    W' = W + W * (s B A)          * entry by entry
+
+Use:
+    Where the change should have the weight's own rank: r bounds the factor, not the change. Entries of W that are 0
+    stay 0, which suits pruned weights. A step builds the whole weight.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,13 @@
-"""(IA)^3 (Liu et al. 2022, arXiv:2205.05638, Sec. 3.3): learned factors on a layer's output, or on its input."""
+"""(IA)^3 (Liu et al. 2022, arXiv:2205.05638, Sec. 3.3): learned factors on a layer's output, or on its input.
+
+Equation:
+    W' = D_out W                  D_out: a factor for each output channel, 1 at the start
+    W' = W D_in                   on feedforward_modules
+
+Use:
+    With very few labels or very little room: one number a channel. It can only make channels louder or quieter, so
+    it falls behind where the task needs new features.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,14 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): dW = (alpha / r) B A, convolutions as in Sec. 4.1's matrix form."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): dW = (alpha / r) B A, convolutions as in Sec. 4.1's matrix form.
+
+Equation:
+    W' = W + s B A                s = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora
+    A: (r, in / groups, *kernel)  kaiming-uniform at the start
+    B: (out, r)                   0 at the start
+
+Use:
+    First. It is the plainest, trains fast, and is the one other libraries read. `init_lora_weights="pissa"` starts it
+    on the weight's largest directions instead of at 0. `freeze_A=True` trains and stores B alone.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

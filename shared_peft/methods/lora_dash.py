@@ -1,4 +1,13 @@
-"""LoRA-Dash: the singular values of the directions the task moves most join LoRA (Si et al. 2024, arXiv:2409.01035)."""
+"""LoRA-Dash: the singular values of the directions the task moves most join LoRA (Si et al. 2024, arXiv:2409.01035).
+
+Equation:
+    W' = W + s B A + sum over i in I of dsigma_i u_i v_i^T
+    I: the n_directions singular directions that moved most in the first warmup_steps
+
+Use:
+    Where LoRA has to stay what it is (its file, its start) and a little more is wanted: the singular values of the
+    chosen directions are trained beside it.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

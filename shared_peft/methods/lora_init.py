@@ -1,4 +1,13 @@
-"""LoRA-Init: LoRA restarts on the r directions the task moves most (Si et al. 2024, arXiv:2409.01035v5)."""
+"""LoRA-Init: LoRA restarts on the r directions the task moves most (Si et al. 2024, arXiv:2409.01035v5).
+
+Equation:
+    W' = W + s B A - s B0 A0
+    B0, A0: on the r singular directions that moved most in the first warmup_steps; B and A restart there
+
+Use:
+    Where LoRA learns slowly: after the warm-up it starts again from the directions that this task moves. It ends as a
+    LoRA of twice the rank, and merges like one.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

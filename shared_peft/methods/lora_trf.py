@@ -1,6 +1,14 @@
 """LoRATRF, LoRA with a task-relevant feature filter, after arXiv:2412.09827; the equations here are ours.
 
 The paper's equation is in no text we could read. Known of it: a task-aware filter selects from hidden representations.
+
+Equation:
+    y = h + s B A x + s_f D C f   h = W x + bias
+    f = h * clamp(cos(h, t), 0, 1)   t: a learned task vector, over the channels at each position
+
+Use:
+    To see whether filtering the layer's own output by the task helps. It cannot be merged, and an exported model has
+    extra nodes. The equations are ours. Experimental.
 """
 
 from dataclasses import KW_ONLY, dataclass

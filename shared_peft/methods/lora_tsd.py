@@ -1,4 +1,13 @@
-"""LoRA-TSD = LoRA-Dash + LoRA-Init on task-specific directions (Si et al. 2024, arXiv:2409.01035v5)."""
+"""LoRA-TSD = LoRA-Dash + LoRA-Init on task-specific directions (Si et al. 2024, arXiv:2409.01035v5).
+
+Equation:
+    W' = W + s B A - s B0 A0 + sum over i in I of dsigma_i u_i v_i^T
+    I: the n_directions singular directions that moved most in the first warmup_steps; B and A restart there
+
+Use:
+    Both halves of the paper at once: LoRA-Init's restart and LoRA-Dash's singular values. Among the low-rank methods
+    the first to try when there are some hundred steps to train.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

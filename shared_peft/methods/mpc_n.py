@@ -1,4 +1,12 @@
-"""MPC_n (Si et al. 2024, arXiv:2407.05417, Sec. IV-B): a nonlinearity between B and A breaks the tie between them."""
+"""MPC_n (Si et al. 2024, arXiv:2407.05417, Sec. IV-B): a nonlinearity between B and A breaks the tie between them.
+
+Equation:
+    y = W x + s B h(A x)          h: relu, gelu, silu or tanh
+
+Use:
+    To see whether a nonlinearity between the factors helps. It is no change of the weight: it cannot be merged, and an
+    exported model has extra nodes. Experimental.
+"""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass

@@ -1,4 +1,12 @@
-"""SSB, scaling the subspace of both sides (Si et al. 2024, arXiv:2407.05417, Eq. 10): phi(W) = D_out W D_in."""
+"""SSB, scaling the subspace of both sides (Si et al. 2024, arXiv:2407.05417, Eq. 10): phi(W) = D_out W D_in.
+
+Equation:
+    W' = D_out W D_in             one factor for each output and each input channel, 1 at the start
+
+Use:
+    The smallest method that touches both sides of a weight. Try it before LoRA when an adapter may have a few
+    thousand parameters.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

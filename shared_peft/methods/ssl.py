@@ -2,6 +2,12 @@
 
 The paper writes a layer as x W with W (in x out): its left singular vectors span the input side, and the released code
 scales input features. (IA)^3 scales the right singular vectors, the output side.
+
+Equation:
+    W' = W D_in                   D_in: a factor for each input channel, 1 at the start
+
+Use:
+    As (IA)^3, on the side of the input: where some of a layer's input features do not matter for the task.
 """
 
 from dataclasses import dataclass
