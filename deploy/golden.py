@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch import nn
 
 from deploy.manifest import GOLDEN, BundleError, Manifest
-from shared_peft.weights import write_tensors
+from shared_peft.errors import CheckpointError
+from shared_peft.weights import read_tensors, write_tensors
 
 _LARGEST_SAMPLE = 8
 
@@ -30,6 +29,18 @@ def write_golden(folder: Path, model: nn.Module, examples: torch.Tensor) -> None
         write_tensors(folder / GOLDEN, {"inputs": inputs, "logits": model(inputs).float()})
 
 
+def read_sample(path: Path, fix: str) -> dict[str, np.ndarray]:
+    """Return a sample's arrays by name.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    try:
+        return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    except (CheckpointError, KeyError, TypeError) as error:  # the last two: types that torch or numpy does not have
+        raise BundleError(path, "must be a safetensors file", error, fix) from error
+
+
 def read_golden(bundle: Path, manifest: Manifest) -> GoldenSample:
     """Read a bundle's golden sample.
 
@@ -38,10 +49,7 @@ def read_golden(bundle: Path, manifest: Manifest) -> GoldenSample:
     """
     path = bundle / GOLDEN
     fix = "Export the run again"
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(path, "must be a safetensors file", str(error), fix) from error
+    tensors = read_sample(path, fix)
     rows = len(tensors["inputs"]) if "inputs" in tensors else 0
     shapes = {"inputs": (manifest.input.dtype, rows, *manifest.input.shape)}
     expected = {**shapes, "logits": ("float32", rows, len(manifest.classes))}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.external_data import refuse_external_data
 from deploy.manifest import BundleError
 from deploy.packages import load_package
 
@@ -25,9 +26,11 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
 
     Raises:
         MissingPackageError: onnxruntime is not installed.
-        BundleError: the file cannot be loaded.
+        BundleError: the file cannot be loaded, or keeps tensors in other files.
     """
     onnxruntime = load_package("onnxruntime", "running an ONNX file")
+    if path.suffix == ".onnx" and path.is_file():
+        refuse_external_data(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads

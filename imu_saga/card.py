@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from imu_saga.encoder import Encoder, InputSpec, build_encoder
+from imu_saga.encoder import Encoder, InputSpec, build_encoder, encoder_class
 from imu_saga.shipped import checkpoint_path
-from shared_peft.config import from_json, loads_json, to_json
+from shared_peft.config import from_json, read_json, to_json
+from shared_peft.described import load_described
 from shared_peft.errors import CheckpointError, RunError
-from shared_peft.weights import load_checked, read_tensors
+from shared_peft.weights import read_tensors
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
 
@@ -49,7 +50,7 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     if not path.is_file():
         raise RunError(folder, f"must hold {CARD}", "no such file", "Point at a finished pretrain or finetune run")
-    values = loads_json(path.read_bytes(), str(path))
+    values = read_json(path)
     if not isinstance(values, Mapping):
         raise RunError(path, "must be an object", type(values).__name__, "Run again")
     derived = ("units", "scale_inside", "seconds")
@@ -86,8 +87,7 @@ def load_encoder(
             must = f"windows must have the checkpoint's rate of {card.input.rate_hz:g} Hz"
             raise CheckpointError(checkpoint, must, f"{spec.rate_hz:g} Hz", f"Use --rate-hz {card.input.rate_hz:g}")
         encoder, options, file = card.encoder, card.options, checkpoint / WEIGHTS
-    built = build_encoder(encoder, spec, options)
-    tensors = type(built).convert(read_tensors(file))
+    tensors = encoder_class(encoder).convert(read_tensors(file))
     kept = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    load_checked(built, kept or tensors, file)
+    built = load_described(lambda: build_encoder(encoder, spec, options), kept or tensors, file)
     return encoder, built, {name: t for name, t in tensors.items() if kept and not name.startswith("encoder.")}

@@ -142,6 +142,17 @@ class Encoder(nn.Module, ABC):
 ENCODERS: Registry[type[Encoder]] = Registry("encoder")
 
 
+def encoder_class(name: str) -> type[Encoder]:
+    """Return the encoder registered as ``name``.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    import imu_saga.encoders  # noqa: F401, PLC0415  (the entries import this file)
+
+    return ENCODERS.get(name)
+
+
 def build_encoder(name: str, spec: InputSpec, options: Mapping[str, Any] | None = None) -> Encoder:
     """Return a freshly initialised encoder.
 
@@ -155,7 +166,5 @@ def build_encoder(name: str, spec: InputSpec, options: Mapping[str, Any] | None 
         ConfigError: no such option.
         DataError: windows the encoder cannot read.
     """
-    import imu_saga.encoders  # noqa: F401, PLC0415  (the entries import this file)
-
-    kind = ENCODERS.get(name)
+    kind = encoder_class(name)
     return kind(spec, from_json(kind.config_class, options or {}, f"encoder {name}"))  # type: ignore[call-arg]

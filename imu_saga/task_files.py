@@ -19,10 +19,11 @@ from imu_saga.heads import Classifier
 from imu_saga.trained import ADAPTER, FINETUNE_KIND, RESULTS, build_base, tensors_sha256
 from shared_peft import AdapterConfig, storage
 from shared_peft.atomic import appearing_folder
-from shared_peft.config import from_json, loads_json
+from shared_peft.config import from_json, read_json
+from shared_peft.described import load_described
 from shared_peft.errors import AdapterError, CheckpointError, ConfigError, RunError
 from shared_peft.training import RunFolder
-from shared_peft.weights import load_checked, read_tensors
+from shared_peft.weights import read_tensors
 
 PACK, READOUT = "tasks.json", "readout.safetensors"
 ENCODER = "encoder."  # prefix of the encoder's tensors in a file of weights
@@ -122,8 +123,12 @@ def read_pack(folder: Path) -> StoredTasks:
     listed = _read_list(folder)
     check_names(listed.tasks, folder / PACK)
     card, file = read_card(folder), folder / WEIGHTS
-    encoder = build_encoder(card.encoder, card.input, card.options)
-    load_checked(nn.ModuleDict({"encoder": encoder}), read_tensors(file), file)
+    holder = load_described(
+        lambda: nn.ModuleDict({"encoder": build_encoder(card.encoder, card.input, card.options)}),
+        read_tensors(file),
+        file,
+    )
+    encoder: Any = holder["encoder"]
     base, tasks = encoder.state_dict(), {}
     if (mark := tensors_sha256(base)) != listed.base_sha256:
         must = f"must hold the encoder with sha256 {listed.base_sha256[:12]} that the tasks were trained on"
@@ -187,8 +192,7 @@ def _read_run(path: Path) -> tuple[ModelCard, Classifier, StoredTask]:
     folder.describe(FINETUNE_KIND)
     folder.read(RESULTS)
     card = read_card(path)
-    classifier = build_base(card)
-    load_checked(classifier, read_tensors(path / WEIGHTS), path / WEIGHTS)
+    classifier = load_described(lambda: build_base(card), read_tensors(path / WEIGHTS), path / WEIGHTS)
     config, adapter = None, {}
     if (path / ADAPTER).is_dir():
         stored, tensors = storage.read(classifier, path / ADAPTER)
@@ -214,7 +218,7 @@ def _read_list(folder: Path) -> PackList:
     if not path.is_file():
         fix = "Pack runs with `python -m imu_saga tasks RUN RUN --out FOLDER`"
         raise RunError(folder, f"must hold {PACK}", "no such file", fix)
-    values: Any = loads_json(path.read_bytes(), str(path))
+    values: Any = read_json(path)
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise RunError(path, f"schema_version must be {SCHEMA_VERSION}", version, "Use the version that wrote it")

@@ -16,9 +16,10 @@ from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import PeftModel
 from shared_peft.config import from_json
+from shared_peft.described import load_described
 from shared_peft.errors import RunError
 from shared_peft.training import LabelledRows, RunFolder, TrainedModel
-from shared_peft.weights import load_checked, read_tensors, write_tensors
+from shared_peft.weights import check_rows, read_tensors, write_tensors
 
 ADAPTER, EXAMPLES, RESULTS = "adapter", "examples.safetensors", "results.json"
 KIND, FINETUNE_KIND = "imu_saga", "imu_saga.finetune"
@@ -81,11 +82,10 @@ def load_run(path: Path, *, channels: tuple[str, ...] | None = None) -> TrainedM
     """
     folder = RunFolder(path)
     described = folder.describe(FINETUNE_KIND)
-    results, card = folder.read(RESULTS), read_card(path)
+    (scores, details), card = _scores(folder), read_card(path)
     if channels is not None:
         card = replace(card, input=replace(card.input, channels=channels))
-    base = build_base(card)
-    load_checked(base, read_tensors(path / WEIGHTS), path / WEIGHTS)
+    base = load_described(lambda: build_base(card), read_tensors(path / WEIGHTS), path / WEIGHTS)
     model: nn.Module = base
     if (path / ADAPTER).is_dir():
         model = PeftModel.from_pretrained(base, path / ADAPTER)
@@ -99,8 +99,8 @@ def load_run(path: Path, *, channels: tuple[str, ...] | None = None) -> TrainedM
         classes=card.classes,
         preprocessing=preprocessing(card),
         examples=_examples(path, card),
-        scores=results.get("scores", {}),
-        details={"encoder": card.encoder, "config": described.get("config", {}), **results.get("details", {})},
+        scores=scores,
+        details={"encoder": card.encoder, "config": described["config"], **details},
         validation=lambda: read_validation(path, card),
     )
 
@@ -140,9 +140,20 @@ def read_validation(path: Path, card: ModelCard) -> LabelledRows:
 
 def _examples(path: Path, card: ModelCard) -> torch.Tensor:
     """Return the stored windows, of the card's channels only."""
-    stored = read_card(path).input.channels
-    columns = [stored.index(name) for name in card.input.channels]
-    return read_tensors(path / EXAMPLES)["window"][..., columns]
+    stored = read_card(path).input
+    columns = [stored.channels.index(name) for name in card.input.channels]
+    windows = read_tensors(path / EXAMPLES).get("window", torch.zeros(0))
+    check_rows(windows, (stored.samples, len(stored.channels)), path / EXAMPLES)
+    return windows[..., columns]
+
+
+def _scores(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the scores and the details of results.json."""
+    results = folder.read_object(RESULTS)
+    scores, details = (results.get(name, {}) for name in ("scores", "details"))
+    if not isinstance(scores, dict) or not isinstance(details, dict):
+        raise RunError(folder.path / RESULTS, "scores and details must be objects", "something else", "Run again")
+    return scores, details
 
 
 def build_base(card: ModelCard) -> Classifier:

@@ -158,7 +158,10 @@ def _scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _wrong(where, "a number that float can hold", f"one of {value.bit_length()} bits") from error
     if hint in _SCALARS and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
         raise _wrong(where, _name(hint), value)
     return value

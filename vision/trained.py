@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from shared_peft.config import from_json, to_json
+from shared_peft.described import load_described
 from shared_peft.errors import RunError
 from shared_peft.training import LabelledRows, RunFolder, TrainedModel
-from shared_peft.weights import load_checked, read_tensors, write_tensors
+from shared_peft.weights import check_rows, read_tensors, write_tensors
 from vision.adapt import Trainee
 from vision.backbones.build import build_from_spec
 from vision.backbones.family import Backbone, BackboneSpec, DataConfig
@@ -123,8 +124,7 @@ def load_model(path: Path, description: RunDescription) -> nn.Module:
     weights = path / "model.safetensors"
     if not weights.is_file():
         raise RunError(weights, "must have been written by the run", "no such file", "Let the run finish first")
-    model = build_from_spec(description.spec).model
-    load_checked(model, read_tensors(weights), weights)
+    model = load_described(lambda: build_from_spec(description.spec).model, read_tensors(weights), weights)
     if (path / "adapter").is_dir():
         from shared_peft import PeftModel  # noqa: PLC0415
 
@@ -147,17 +147,19 @@ def load_run(path: Path) -> TrainedModel:
     """
     description = read_description(path)
     folder, data = RunFolder(path), description.data
-    examples = read_tensors(path / "examples.safetensors")
+    file, shape = path / "examples.safetensors", (data.channels, data.size, data.size)
+    examples = read_tensors(file).get("image", torch.zeros(0))
+    check_rows(examples, shape, file)
     return TrainedModel(
         kind="vision",
         model=load_model(path, description),
         build_base=lambda: build_from_spec(description.spec).model,
         input_name="image",
-        input_shape=(data.channels, data.size, data.size),
+        input_shape=shape,
         classes=description.classes,
         preprocessing=description.preprocessing,
-        examples=examples["image"],
-        scores=folder.read("results.json"),
+        examples=examples,
+        scores=folder.read_object("results.json"),
         details={
             "backbone": description.spec.name,
             "method": description.method,

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from deploy.golden import GoldenSample
+from deploy.golden import GoldenSample, read_sample
 from deploy.manifest import GOLDEN, BundleError
 from deploy.multi.manifest import MultiManifest
 from deploy.multi.tasks import Task
@@ -34,10 +32,7 @@ def read_golden(bundle: Path, manifest: MultiManifest) -> dict[str, GoldenSample
         BundleError: it cannot be read, or its shapes are not the manifest's.
     """
     path, fix = bundle / GOLDEN, "Export the tasks again"
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(path, "must be a safetensors file", str(error), fix) from error
+    tensors = read_sample(path, fix)
     rows = len(tensors[_INPUTS]) if _INPUTS in tensors else 0
     expected = {f"{LOGITS}{name}": (rows, len(task.classes)) for name, task in manifest.tasks.items()}
     expected |= {_INPUTS: (rows, *manifest.input.shape)}

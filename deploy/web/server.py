@@ -9,10 +9,16 @@ from deploy.web.site import SETTINGS
 from shared_peft.errors import ExportError
 
 LOCALHOST = "127.0.0.1"  # browsers give sensors and camera to https and to this machine's own address only
+POLICY = (  # as in index.html, for hosts that send no headers; WebAssembly is compiled, text is never run
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
+)
 HEADERS = {
     "Cache-Control": "no-cache",
-    "Content-Security-Policy": "frame-ancestors 'none'",  # a meta element cannot say this one
+    "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",  # a meta element cannot say the last one
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "accelerometer=(self), gyroscope=(self), camera=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",

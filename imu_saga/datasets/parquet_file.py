@@ -12,6 +12,7 @@ import pandas as pd
 from imu_saga.dataset import DATASETS
 from imu_saga.files.table_recording import Columns, TableDataset, sample_table
 from imu_saga.files.tables import check_file, columns_of_frame, missing_columns
+from shared_peft.archives import check_content
 from shared_peft.atomic import replacing
 from shared_peft.errors import DataError, MissingPackageError
 
@@ -35,8 +36,10 @@ class ParquetFile(TableDataset):
         """
         names = self.column_names(path)
         missing_columns(path, names, (*numbers, *texts))
+        columns = list(dict.fromkeys((*numbers, *texts)))
         with _arrow_errors(path):
-            frame = pd.read_parquet(path, engine="pyarrow", columns=list(dict.fromkeys((*numbers, *texts))))
+            _check_content(path, len(columns))
+            frame = pd.read_parquet(path, engine="pyarrow", columns=columns, read_dictionary=list(texts))
         return columns_of_frame(frame, path, numbers, texts, first_row=self.first_row)
 
     def column_names(self, path: Path) -> list[str]:
@@ -54,6 +57,15 @@ class ParquetFile(TableDataset):
         for subject, columns in sample_table().items():
             with replacing(root / f"{subject}.parquet") as temporary:
                 pd.DataFrame(columns).to_parquet(temporary, engine="pyarrow", index=False)
+
+
+def _check_content(path: Path, columns: int) -> None:
+    """Refuse a file whose columns would fill the memory; a value repeated costs it next to nothing."""
+    import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
+
+    found = pq.read_metadata(path)
+    packed = sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
+    check_content(path, max(packed, found.num_rows * columns * 8))
 
 
 def _check_package(where: Path) -> None:

@@ -16,7 +16,7 @@ from imu_saga.combine import person_name
 from imu_saga.shipped import checkpoint_path
 from imu_saga.windows import WindowSet
 from shared_peft.atomic import sha256_of, write_text
-from shared_peft.config import from_json, loads_json
+from shared_peft.config import from_json, read_json
 from shared_peft.errors import RunError
 
 SIDES = "sides.json"
@@ -131,7 +131,7 @@ def read_footprint(folder: Path) -> Footprint:
     if not path.is_file():
         fix = "Run it again by command; runs made before sides.json was written cannot be audited"
         raise RunError(folder, f"must hold {SIDES} to be audited", "no such file", fix)
-    values: Any = loads_json(path.read_bytes(), str(path))
+    values: Any = read_json(path)
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise RunError(path, f"schema_version must be {SCHEMA_VERSION}", version, "Use the version that wrote it")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from imu_saga.files.tables import NPZ_ERRORS, check_file, check_unpacked, columns_of_frame, missing_columns, read_arrays
+from imu_saga.files.tables import NPZ_ERRORS, check_file, columns_of_frame, missing_columns, read_arrays
+from shared_peft.archives import check_unpacked
 from shared_peft.errors import DataError
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from shared_peft.archives import check_unpacked
 from shared_peft.errors import DataError
 
 Separator = Literal["auto", ",", ";", "tab"]
@@ -167,14 +168,6 @@ def check_file(path: Path) -> None:
         raise DataError(path, "must not be empty", "0 bytes", "Check that the copy or the export finished")
     if size > MAX_BYTES:
         raise DataError(path, f"must be at most {MAX_BYTES >> 30} GiB", f"{size / 2**30:.1f} GiB", "Split the file")
-
-
-def check_unpacked(path: Path) -> None:
-    """Raise DataError when a zip archive would unpack to more than 4 GiB."""
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_BYTES:
-        raise DataError(path, f"must unpack to at most {MAX_BYTES >> 30} GiB", f"{size / 2**30:.1f} GiB", "Split it")
 
 
 def _parse(

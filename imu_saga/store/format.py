@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imu_saga.recording import Gravity
-from shared_peft.config import from_json, loads_json
+from shared_peft.config import from_json, loads_json, read_json
 from shared_peft.errors import DataError
 
 STORE, VERSION = "store.json", 1
@@ -100,7 +100,7 @@ def read_card(folder: Path) -> StoreCard:
     path = folder / STORE
     if not path.is_file():
         raise DataError(folder, f"must be a window store with {STORE}", "no such file", "Make one with convert")
-    values = loads_json(path.read_bytes(), str(path))
+    values = read_json(path)
     version = values.get("format_version") if isinstance(values, Mapping) else None
     if version != VERSION or isinstance(version, bool):
         raise DataError(path, f"format_version must be {VERSION}", version, "Use the version that wrote it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_peft.atomic import is_leftover, sweep, write_json, write_text
-from shared_peft.config import loads_json
+from shared_peft.config import read_json
 from shared_peft.errors import RunError
 from shared_peft.lock import held
 from shared_peft.writing import made_folder, writing
@@ -103,13 +103,15 @@ class RunFolder:
         path = self.path / CONFIG
         if not path.is_file():
             raise RunError(self.path, "must be a run folder with config.json", "no such file", "Check the path")
-        described = loads_json(path.read_bytes(), str(path))
+        described = read_json(path)
         if not isinstance(described, dict) or described.get("schema_version") != SCHEMA_VERSION:
             must = f"schema_version must be {SCHEMA_VERSION}"
             got = described.get("schema_version") if isinstance(described, dict) else type(described).__name__
             raise RunError(path, must, got, "Use the version that wrote it, or run again")
-        if kind is not None and not str(described.get("kind", "")).startswith(kind):
-            raise RunError(self.path, f"must be a run of kind {kind}", described.get("kind"), "Point at another run")
+        if not isinstance(described.get("kind"), str) or not isinstance(described.get("config"), dict):
+            raise RunError(path, "must hold the run's kind and config", "something else", "Run again")
+        if kind is not None and not described["kind"].startswith(kind):
+            raise RunError(self.path, f"must be a run of kind {kind}", described["kind"], "Point at another run")
         return described
 
     @contextlib.contextmanager
@@ -161,4 +163,15 @@ class RunFolder:
         path = self.path / name
         if not path.is_file():
             raise RunError(path, "must have been written by the run", "no such file", "Let the run finish first")
-        return loads_json(path.read_bytes(), str(path))
+        return read_json(path)
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Return the JSON object stored under ``name``.
+
+        Raises:
+            RunError: the run did not write it, or it is no object.
+        """
+        found = self.read(name)
+        if not isinstance(found, dict):
+            raise RunError(self.path / name, "must be an object", type(found).__name__, "Run again")
+        return found

@@ -1,10 +1,12 @@
 """Images and labels in one numpy file (.npz), also as MedMNIST publishes them (Yang et al. 2023, medmnist.com)."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from shared_peft.archives import check_unpacked
 from shared_peft.errors import DataError
 from vision.datasets.labelled import DATASETS, ImageData, ImageSource, LabelledImages
 from vision.datasets.sampling import set_aside
@@ -38,8 +40,12 @@ def load_arrays(argument: str) -> ImageData:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
+        if zipfile.is_zipfile(path):
+            check_unpacked(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+    except DataError:
+        raise
     except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise almost anything
         got = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise DataError(path, "must be an npz file of plain arrays", got, _FIX) from error

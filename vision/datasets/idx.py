@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from shared_peft.archives import check_content, largest_content
 from shared_peft.errors import DataError
 from vision.datasets.labelled import DATASETS, ImageData, ImageSource, LabelledImages
 from vision.datasets.sampling import set_aside
@@ -54,7 +55,7 @@ def read_idx(path: Path) -> np.ndarray:
         DataError: it is damaged, or of another type.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = _unpacked(path) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(path, "must be readable", f"{type(error).__name__}: {error}", "Fetch the file again") from error
     start = 4 + 4 * content[3] if len(content) >= 4 else 0
@@ -66,6 +67,13 @@ def read_idx(path: Path) -> np.ndarray:
         must = f"must hold {' x '.join(map(str, shape))} values"
         raise DataError(path, must, got, "Fetch the file again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _unpacked(path: Path) -> bytes:
+    with gzip.open(path) as stream:
+        content = stream.read(largest_content(path) + 1)
+    check_content(path, len(content))
+    return content
 
 
 def _image_files(folder: Path) -> list[Path]:

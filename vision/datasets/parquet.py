@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from shared_peft.archives import check_content
 from shared_peft.errors import DataError, MissingPackageError
 from vision.datasets.decode import read_image
 from vision.datasets.labelled import DATASETS, ImageData, ImageSource, LabelledImages
 from vision.datasets.sampling import set_aside
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
+_ROW_BYTES = 64  # ours: what a label takes in memory
 _IMAGE_NAMES, _LABEL_NAMES = ("image", "img", "picture"), ("label", "labels", "fine_label", "target", "class")
 
 
@@ -89,6 +91,8 @@ def _open_shard(path: Path) -> _Shard:
         schema = _pyarrow_parquet().read_schema(path)
     features = _features(schema.metadata or {})
     image, label = _columns(path, schema, features)
+    with _damage_reported(path):
+        check_content(path, _pyarrow_parquet().read_metadata(path).num_rows * _ROW_BYTES)
     labels = _read_column(path, label).to_pylist()
     described = features.get(label)
     described = described.get("feature", described) if isinstance(described, dict) else {}  # a list of classes
