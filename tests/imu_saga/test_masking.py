@@ -33,7 +33,7 @@ def draw(level, x, valid, seed=0, rate_hz=RATE_HZ, channels=IMU_CHANNELS):
 
 
 def test_the_four_levels_of_the_paper_are_registered():
-    assert MASKING_LEVELS.names() == LEVELS
+    assert set(LEVELS) <= set(MASKING_LEVELS.names())
 
 
 @pytest.mark.parametrize("name", MASKING_LEVELS.names())
@@ -56,7 +56,7 @@ def test_battery_shape_reach_and_determinism(name):
 def test_battery_hides_within_the_ratio_bounds(name):
     x, valid = noise()
     share = draw(MASKING_LEVELS.get(name)(), x, valid).flatten(1).float().mean(1)
-    low, high = RATIO[name]
+    low, high = RATIO.get(name, (0.0, 0.99))  # of another level all that is known: something stays to see
     assert float(share.min()) >= low - 1e-6
     assert float(share.max()) <= high + 1e-6
 
