@@ -35,9 +35,9 @@ def untrained(name: str) -> TrainedModel:
     return TrainedModel(KIND, model, lambda: model, "window", (SAMPLES, 6), classes, kind, examples)
 
 
-def classifier(name: str) -> StreamClassifier:
-    """Return a stream of 100 Hz in SI units with windows of 6 s every 3 s."""
-    source = SourceOptions(SOURCE_HZ, acc_unit="m/s^2", gyro_unit="rad/s", time_unit="s", clock="stamps")
+def classifier(name: str, source_hz: float = SOURCE_HZ) -> StreamClassifier:
+    """Return a stream in SI units with windows of 6 s every 3 s."""
+    source = SourceOptions(source_hz, acc_unit="m/s^2", gyro_unit="rad/s", time_unit="s", clock="stamps")
     return StreamClassifier(untrained(name), StreamOptions(source, hop_s=3.0))
 
 

@@ -67,7 +67,7 @@ class Killed:
 
 def run_command(case: Case, made: Path, out: Path, log: Path, *more: str, kill_after_s: float | None = None) -> Ended:
     """Run a command in a process of its own and kill it after ``kill_after_s`` [s], if it still runs then."""
-    process = SERVER.Process(target=_in_process, args=(case, made, out, log, more))
+    process = SERVER.Process(target=work, args=(case, made, out, log, more))
     process.start()
     began = time.monotonic()
     process.join(LONGEST_S if kill_after_s is None else kill_after_s)
@@ -78,7 +78,8 @@ def run_command(case: Case, made: Path, out: Path, log: Path, *more: str, kill_a
     return Ended(process.exitcode or 0, time.monotonic() - began, said[-1] if said else "")
 
 
-def _in_process(case: Case, made: Path, out: Path, log: Path, more: tuple[str, ...]) -> None:
+def work(case: Case, made: Path, out: Path, log: Path, more: tuple[str, ...]) -> None:
+    """Run a command in this process, what it says on standard error in a file, and leave with its status."""
     torch.set_num_threads(1)
     with log.open("w") as stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(io.StringIO()):
         status = case.call(made, out, *more)
