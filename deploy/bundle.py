@@ -35,7 +35,9 @@ from deploy.parity import (
 )
 from deploy.program import exchange_weights, export_program, graph_digest, merged_copy, unmergeable_methods
 from deploy.randomise import randomised_copy
+from deploy.recurrent import with_operators
 from deploy.snippets import write_snippets
+from deploy.structure import same_structure
 from deploy.target import EXPORT_TARGETS, OUTPUT_NAME, ExportTarget, Written
 from deploy.variant_files import ModelFiles, check_size, make_variants
 from deploy.variants import VariantOptions, wanted_variants
@@ -137,8 +139,8 @@ def _measure(
 ) -> ParityReport:
     """Compare the written file, the unadapted architecture and a randomised twin; the first gate to fail ends it.
 
-    A base whose program is the merged model's, operation by operation, has its nodes; another one is written to count
-    them. The twin's file stays, and ``program`` has its weights then.
+    A base that runs the merged model's program has its nodes; another one is written to count them. The twin's file
+    stays, and ``program`` has its weights then.
     """
     examples = trained.examples
 
@@ -148,10 +150,12 @@ def _measure(
     measured = compare_answers(trained.model, target.open(files.model, threads=1), examples, "trained")
     check_weights(measured)
     generator = torch.Generator().manual_seed(_SEED)
-    base = _program(trained, randomised_copy(trained.build_base(), examples, generator=generator))
-    counted = None if graph_digest(base) == graph_digest(program) else write(base)
     twin = randomised_copy(trained.model, examples, generator=generator)
-    exchange_weights(program, merged_copy(twin))
+    merged, base, counted = merged_copy(twin), trained.build_base().eval(), None
+    if not same_structure(with_operators(merged), with_operators(base)):
+        other = _program(trained, randomised_copy(base, examples, generator=generator))
+        counted = None if graph_digest(other) == graph_digest(program) else write(other)
+    exchange_weights(program, merged)
     exchanged = write(program)
     graph = compare_graphs(written.operations, (counted or exchanged).operations)
     if not unmergeable_methods(trained.model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploy import conversion, export_model
+from deploy import bundle, conversion, export_model
 from deploy.conversion import Conversion
 from deploy.program import exchange_weights, export_program, graph_digest, merged_copy
 from deploy.randomise import randomised_copy
@@ -56,16 +56,25 @@ def test_program_with_exchanged_weights_is_that_of_the_other_model(network):
     assert before != _bytes(Conversion(), program) == _bytes(Conversion(), export_program(twin, trained.input_shape))
 
 
-def test_a_model_and_its_gates_take_one_conversion_and_two_files(tmp_path, conversions, monkeypatch):
+class _AnotherConvNet(ConvNet):
+    """The same operations under another name."""
+
+
+@pytest.mark.parametrize(("base", "traces"), [(ConvNet, 1), (_AnotherConvNet, 2)])
+def test_a_model_and_its_gates_take_one_conversion_and_two_files(tmp_path, conversions, monkeypatch, base, traces):
     torch.manual_seed(0)
-    written, write = [], OnnxTarget.write
+    written, write, traced, trace = [], OnnxTarget.write, [], bundle.export_program
+    monkeypatch.setattr(
+        bundle, "export_program", lambda *given, **named: traced.append(given) or trace(*given, **named)
+    )
 
     def counted(self, program, path, *, input_name, opset):
         written.append(path)
         return write(self, program, path, input_name=input_name, opset=opset)
 
     monkeypatch.setattr(OnnxTarget, "write", counted)
-    export_model(trained_toy(ConvNet(), ConvNet), tmp_path / "bundle")
+    export_model(trained_toy(ConvNet(), base), tmp_path / "bundle")
+    assert len(traced) == traces, "the base is traced only where it is not seen to run the same code"
     assert len(conversions) == 1
     assert len(written) == 2, "the base is not written where its program is the merged model's"
 
