@@ -100,7 +100,13 @@ def all_pages() -> list[Path]:
     return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def walk(text: str, folder: Path, shared: Path | None, runtime: Path | None = None) -> list[str]:
+def walk(
+    text: str,
+    folder: Path,
+    shared: Path | None,
+    runtime: Path | None = None,
+    wanted: Callable[[Block], bool] = lambda block: True,
+) -> list[str]:
     """Execute a page's blocks in their order and return what each printed.
 
     Args:
@@ -108,6 +114,7 @@ def walk(text: str, folder: Path, shared: Path | None, runtime: Path | None = No
         folder: an empty folder to work in. It gets FILE.csv, a recording as a user would have it.
         shared: folder of real data, where FOLDER and the variables point to; None leaves out blocks that need it.
         runtime: an installed onnxruntime-web for `deploy web`.
+        wanted: which blocks to execute.
     """
     write_recording(folder / "FILE.csv")
     variables = {name: str(shared / path) for name, path in VARIABLES.items()} if shared else {}
@@ -120,7 +127,7 @@ def walk(text: str, folder: Path, shared: Path | None, runtime: Path | None = No
     printed = []
     with _inside(folder), mock.patch.dict(os.environ, variables):
         for block in blocks_of(text):
-            if block.runs and (shared or not block.needs_real_data):
+            if block.runs and wanted(block) and (shared or not block.needs_real_data):
                 with contextlib.redirect_stdout(io.StringIO()) as out:
                     run_block(block, namespace)
                 printed.append(out.getvalue())
