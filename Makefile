@@ -5,15 +5,17 @@ PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 TESTED := $(VENV)/.installed-dev
 SHOWN := $(VENV)/.installed-all
+DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint clean
+.PHONY: help venv test demo lint docs clean
 
 help:
 	@echo "make venv   set up $(VENV) with everything that tests and checks need"
 	@echo "make test   run all tests"
 	@echo "make demo   the whole house on built-in data; writes runs/demo/report.html"
 	@echo "make lint   ruff, pyright and the import contracts"
+	@echo "make docs   the documentation, in build/docs"
 	@echo "make clean  remove $(VENV), caches and builds (runs/ stays)"
 	@echo "BASE_PYTHON=python3.12 chooses the interpreter, VENV=folder the environment."
 
@@ -30,6 +32,9 @@ lint: $(TESTED)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pyright --pythonpath $(PYTHON)
 	$(VENV)/bin/lint-imports
+
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -51,4 +56,8 @@ $(TESTED): $(VENV)/.torch pyproject.toml
 
 $(SHOWN): $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[all]"
+	@touch $@
+
+$(DOCS): $(VENV)/.torch pyproject.toml
+	$(PIP) --editable ".[docs]"
 	@touch $@
