@@ -29,6 +29,22 @@ def test_the_page_runs_in_the_order_shown(page: Path, tmp_path: Path, request: p
     assert walk(text, tmp_path, shared, runtime)
 
 
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ("```sh\npython -m vision evaluate nowhere\n```", "vision evaluate nowhere: RunError: nowhere"),
+        ("```sh\npython -m vision finetune --no-such-option\n```", "no-such-option|2"),
+        ("```sh\nmake a_target_that_is_not_there\n```", "a_target_that_is_not_there"),
+        ("```sh\npip install saga-peft[no_such_extra]\n```", "no_such_extra"),
+        ("```sh\ncurl example.org\n```", "no way to execute: curl"),
+        ("=== \"A tab\"\n\n    ```python\n    assert 1 + 1 == 3, 'sum'\n    ```", "sum"),
+    ],
+)
+def test_a_block_that_fails_is_told(tmp_path: Path, block: str, told: str) -> None:
+    with pytest.raises((AssertionError, SystemExit), match=told):
+        walk(f"# A page\n\n{block}\n", tmp_path, shared=None)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_block_is_executed_or_says_that_it_is_shown(page: Path) -> None:
     for block in blocks_of(page.read_text(encoding="utf-8")):
