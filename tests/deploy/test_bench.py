@@ -2,23 +2,29 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy import BundleRunner, load_manifest
 from deploy.bench import latency
 from deploy.bench.coverage import coverage
 from deploy.bench.operators import operator_shares, shares_of
 from deploy.bench.probe import probe
+from deploy.bench.unadapted import export_unadapted
 from deploy.commands import COMMANDS
 from deploy.golden import GoldenSample
 from deploy.model_files import ModelFile, model_files
 from deploy.multi import export_multi
+from deploy.preprocess import in_graph
 from shared_peft.command import run_commands
 from shared_peft.errors import ExportError
 from tests.deploy.multi.conftest import conv_task
+from tests.deploy.toys import ConvNet, trained_toy
 
 
 def planted(folder, nodes, weights=(), shape=(4,)):
@@ -126,3 +132,43 @@ def test_command_measures_every_file_and_the_base_without_an_adapter(bundle_of, 
         assert [each["threads"] for each in row["latency"]] == [1, 2]
         assert all(0 < each["median_ms"] <= each["p95_ms"] for each in row["latency"])
     assert (out / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:mpc_n runs beside dense layers only:UserWarning")
+def test_model_without_its_adapter_is_exported_from_the_run_and_measured_beside(
+    bundle_of, tmp_path, monkeypatch, capsys
+):
+    trained, bundle = bundle_of("conv", "mpc_n")
+    monkeypatch.setattr("deploy.bench.unadapted.load_trained", lambda path: trained)
+    written = tmp_path / "unadapted"
+    export_unadapted(tmp_path, bundle, written)
+    with torch.no_grad(), trained.model.disable_adapter():
+        expected = trained.model(trained.examples).numpy()
+    found = BundleRunner(written).logits(trained.examples.numpy())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert load_manifest(written).nodes < load_manifest(bundle).nodes
+    out = tmp_path / "out"
+    arguments = ["bench", str(bundle), "--run", str(tmp_path), "--rounds", "3", "--out", str(out)]
+    assert run_commands("deploy", COMMANDS, arguments) == 0
+    rows = json.loads((out / "bench.json").read_text())
+    assert [(row["bundle"], row["file"]) for row in rows][-1] == ("unadapted", "model.onnx")
+    assert "| unadapted | model.onnx |" in capsys.readouterr().out
+
+
+def test_run_without_an_adapter_has_no_unadapted_model(bundle_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("deploy.bench.unadapted.load_trained", lambda path: trained_toy(ConvNet(), ConvNet))
+    with pytest.raises(ExportError, match="must have an adapter, or there is nothing to leave out, got ConvNet"):
+        export_unadapted(tmp_path, bundle_of()[1], tmp_path / "out")
+
+
+def test_unadapted_model_takes_the_units_that_its_bundle_takes(bundle_of, tmp_path, monkeypatch):
+    trained = bundle_of("sequence", "lora_tsd")[0]
+    names, units = ("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"), ["m/s^2"] * 3 + ["rad/s"] * 3
+    steps = {"rate_hz": 20.0, "seconds": 1.2, "samples": 24, "channels": list(names), "units": units, "gravity": "kept"}
+    run = replace(trained, preprocessing=steps)
+    monkeypatch.setattr("deploy.bench.unadapted.load_trained", lambda path: run)
+    (tmp_path / "bundle").mkdir()
+    inside = in_graph(run, ["acc=g", "gyro=deg/s"]).preprocessing
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps({"preprocessing": inside}))
+    export_unadapted(tmp_path, tmp_path / "bundle", tmp_path / "out")
+    assert load_manifest(tmp_path / "out").preprocessing == inside
