@@ -160,32 +160,32 @@ def train(  # noqa: PLR0913  (a run, and all who listen to it)
     parts: dict[str, Resumable] = {"optimizer": optimizer, **keeper.parts()}
     first, loss = restore(folder.path / CHECKPOINT, model, parts) if resume and folder else (0, math.nan)
     prepared.train()
-    book = Book(config.steps, first, folder, progress) if accelerator.is_main_process else None
-    rows, done, safe = 0, first, first
-    while done < config.steps and not keeper.over:
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate_factor(done, config)
-        loss, logs, seen = _gradients(prepared, objective, batches, config, accelerator, done)
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = float(accelerator.clip_grad_norm_(trained, config.clip_norm or math.inf))
-        if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler is not None):  # fp16 skips steps
-            runs = _runs_of_step(model, objective, batches, config, accelerator, done)
-            raise _not_finite(loss, norm, first_not_finite(model, runs), done, folder, safe)
-        prepared_optimizer.step()
-        done, rows = done + 1, rows + seen
-        if after_step is not None:
-            after_step(done, optimizer)
-        prepared_optimizer.zero_grad(set_to_none=True)
-        validated = keeper.after_step(done, last=done == config.steps)
-        if book is not None:
-            line = done % config.log_every == 0 or done == config.steps or bool(validated)
-            values = {"lr": optimizer.param_groups[0]["lr"], **logs, **validated}
-            book.keep(done, loss, rows, values, line=line)
-            if folder is not None and config.checkpoint_every and done % config.checkpoint_every == 0:
-                save(folder.path / CHECKPOINT, done, loss, model, parts)
-                safe = done
-    if book is not None:
-        book.close()
+    rows, done, safe, main = 0, first, first, accelerator.is_main_process
+    with contextlib.closing(Book(config.steps, first, folder, progress)) if main else contextlib.nullcontext() as book:
+        while done < config.steps and not keeper.over:
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * learning_rate_factor(done, config)
+            loss, logs, seen = _gradients(prepared, objective, batches, config, accelerator, done)
+            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            norm = float(accelerator.clip_grad_norm_(trained, config.clip_norm or math.inf))
+            if not math.isfinite(loss) or not (
+                math.isfinite(norm) or accelerator.scaler is not None
+            ):  # fp16 skips steps
+                runs = _runs_of_step(model, objective, batches, config, accelerator, done)
+                raise _not_finite(loss, norm, first_not_finite(model, runs), done, folder, safe)
+            prepared_optimizer.step()
+            done, rows = done + 1, rows + seen
+            if after_step is not None:
+                after_step(done, optimizer)
+            prepared_optimizer.zero_grad(set_to_none=True)
+            validated = keeper.after_step(done, last=done == config.steps)
+            if book is not None:
+                line = done % config.log_every == 0 or done == config.steps or bool(validated)
+                values = {"lr": optimizer.param_groups[0]["lr"], **logs, **validated}
+                book.keep(done, loss, rows, values, line=line)
+                if folder is not None and config.checkpoint_every and done % config.checkpoint_every == 0:
+                    save(folder.path / CHECKPOINT, done, loss, model, parts)
+                    safe = done
     keeper.finish()
     _undo_autocast(accelerator, prepared, model)
     kept = keeper.stop.best_step if keeper.stop else 0

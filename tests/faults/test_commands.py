@@ -52,6 +52,16 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(name: str, made: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["imu_saga pretrain", "vision finetune"])
+def test_a_disk_that_fills_up_in_training_is_told_in_a_line_of_its_own(
+    name: str, made: Path, tmp_path: Path, capsys
+) -> None:
+    with largest_file(20_000):
+        line = refusal(CASES[name], made, tmp_path / "out", capsys)
+    assert re.match(rf"WriteError: {tmp_path / 'out'}/\S+: must be writable, got File too large", line)
+    assert CASES[name].call(made, tmp_path / "out", "--resume") == 0
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_folder_closed_to_writing_is_told_in_one_line(name: str, made: Path, capsys) -> None:
     line = refusal(CASES[name], made, NOWHERE / "out", capsys)
