@@ -5,6 +5,7 @@ no adapter; the tuned model itself where no adapter was used), adapter/ (as `Pef
 examples.safetensors (a few real inputs), results.json.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from shared_peft.config import from_json, to_json
 from shared_peft.described import load_described
-from shared_peft.errors import RunError
+from shared_peft.errors import ConfigError, RunError
 from shared_peft.training import LabelledRows, RunFolder, TrainedModel
 from shared_peft.weights import check_rows, read_tensors, write_tensors
 from vision.adapt import Trainee
@@ -23,6 +24,7 @@ from vision.backbones.family import Backbone, BackboneSpec, DataConfig
 from vision.datasets import draw_shots, open_images
 from vision.transforms import describe_preprocessing, load_pixels, normalise
 
+LARGEST_NUMBER = 1 << 16  # ours: of classes, pixels, channels and layers; builders count up to it
 SINGLE_LABEL, VALIDATION_MOST = "single-label", 1024
 SEGMENT = "vision.segment"  # kind of the runs whose model answers for every pixel
 
@@ -111,7 +113,23 @@ def stored_description(path: Path) -> RunDescription:
     """
     folder = RunFolder(path)
     folder.describe("vision")
-    return from_json(RunDescription, folder.read("model.json"), str(path / "model.json"))
+    described = from_json(RunDescription, folder.read("model.json"), str(path / "model.json"))
+    largest = max(_numbers(to_json(described.spec)))
+    if largest > LARGEST_NUMBER:
+        must = f"no number of an architecture may be above {LARGEST_NUMBER}"
+        raise ConfigError(path / "model.json", must, f"{largest:g}", "Train the run again")
+    return described
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yield the size of every number in plain JSON values."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, (int, float)):
+        yield abs(value)
 
 
 def load_model(path: Path, description: RunDescription) -> nn.Module:

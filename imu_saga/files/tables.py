@@ -8,12 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from shared_peft.archives import check_unpacked
+from shared_peft.archives import check_content, check_unpacked
 from shared_peft.errors import DataError
 
 Separator = Literal["auto", ",", ";", "tab"]
@@ -22,7 +23,7 @@ MAX_BYTES = 4 << 30
 LONGEST_NAME = 1000  # characters of a text cell; every row of the column takes the room of the longest
 _SEPARATORS = {",": ",", ";": ";", "tab": "\t"}
 NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError)
-NPZ_ERRORS += (AttributeError, KeyError, RuntimeError, MemoryError, OverflowError, SyntaxError, TypeError)
+NPZ_ERRORS += (AttributeError, KeyError, RuntimeError, MemoryError, OverflowError, SyntaxError, TypeError, TokenError)
 
 
 def read_header(path: Path, separator: Separator = "auto") -> tuple[list[str], str]:
@@ -263,14 +264,15 @@ def _seconds(text: pd.Series) -> np.ndarray:
 
 
 def _names(column: pd.Series, path: Path, first_row: int) -> np.ndarray:
-    text = column.astype(object).where(column.notna(), "").astype(str)
+    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
     lengths = np.asarray(text.str.len())
     if lengths.max() > LONGEST_NAME:
         row = int(np.argmax(lengths > LONGEST_NAME))
         where = f"{path}, row {row + first_row}, column {column.name}"
         must = f"must be a name of at most {LONGEST_NAME} characters"
         raise DataError(where, must, f"{lengths[row]} characters", "Repair the cell: a quote may never be closed")
-    return np.char.strip(np.asarray(text, dtype=np.str_))
+    check_content(path, 4 * len(lengths) * int(lengths.max()))
+    return np.asarray(text, dtype=np.str_)
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> DataError:

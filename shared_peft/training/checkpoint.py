@@ -10,8 +10,10 @@ from torch import nn
 
 from shared_peft.atomic import replacing
 from shared_peft.errors import TrainingError
+from shared_peft.weights import READ_ERRORS, load_torch
 
 CHECKPOINT = "checkpoint.pt"
+_FIX = "Remove it and restart"
 
 
 class Resumable(Protocol):
@@ -52,19 +54,27 @@ def restore(path: Path, model: nn.Module, parts: Mapping[str, Resumable]) -> tup
     """Fill the model and the parts from the file, if there is one; return the steps done and the last loss.
 
     Raises:
-        TrainingError: a checkpoint of another model, or of a run with other parts.
+        TrainingError: a damaged file, a checkpoint of another model, or of a run with other parts.
     """
     if not path.exists():
         return 0, math.nan
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    fix = "Remove it and restart"
-    if saved["model"].keys() != trained_state(model).keys():
-        raise TrainingError(path, "must be a checkpoint of this model", "other parameter names", fix)
+    try:
+        return _restored(path, load_torch(path), model, parts)
+    except READ_ERRORS as error:
+        got = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise TrainingError(path, "must be a checkpoint as a run writes it", got, _FIX) from error
+
+
+def _restored(path: Path, saved: Any, model: nn.Module, parts: Mapping[str, Resumable]) -> tuple[int, float]:
+    expected = trained_state(model)
+    if {name: tensor.shape for name, tensor in saved["model"].items()} != {n: t.shape for n, t in expected.items()}:
+        raise TrainingError(path, "must be a checkpoint of this model", "other parameter names or shapes", _FIX)
     stored = saved.keys() - {"step", "loss", "model"}
     if stored != set(parts):
         got = ", ".join(sorted(stored))
-        raise TrainingError(path, f"must hold the state of {', '.join(sorted(parts))}", got, fix)
+        raise TrainingError(path, f"must hold the state of {', '.join(sorted(parts))}", got, _FIX)
+    step, loss = int(saved["step"]), float(saved.get("loss", math.nan))
     model.load_state_dict(saved["model"], strict=False)
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    return int(saved["step"]), float(saved.get("loss", math.nan))
+    return step, loss

@@ -43,12 +43,16 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if zipfile.is_zipfile(path):
             check_unpacked(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            arrays = {name: stored[name] for name in stored.files}
     except DataError:
         raise
     except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise almost anything
         got = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
         raise DataError(path, "must be an npz file of plain arrays", got, _FIX) from error
+    others = [name for name, array in arrays.items() if not isinstance(array, np.ndarray) or not array.ndim]
+    if others:
+        raise DataError(path, "must be an npz file of plain arrays", ", ".join(others[:5]), _FIX)
+    return arrays
 
 
 def _labels(path: Path, arrays: dict[str, np.ndarray], side: str) -> np.ndarray:
