@@ -119,7 +119,14 @@ class RunFolder:
         """Hold the folder for one process; a second one is refused, a killed one leaves no lock behind.
 
         What a killed one left half-written is removed. A block that writes nothing leaves no lock file.
+
+        Raises:
+            RunError: another process holds it, or something in it is a link, through which a run would write.
         """
+        links = [path.name for path in self.path.iterdir() if path.is_symlink()]
+        if links:
+            must, fix = "a folder that is written to must hold no links", "Put the files themselves there"
+            raise RunError(self.path, must, ", ".join(links[:5]), fix)
         with held(self.path / LOCK, self.path):
             sweep(self.path)
             try:
