@@ -8,13 +8,14 @@ SHOWN := $(VENV)/.installed-all
 DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test demo lint docs clean
+.PHONY: help venv test demo lint dist docs clean
 
 help:
 	@echo "make venv   set up $(VENV) with everything that tests and checks need"
 	@echo "make test   run all tests"
 	@echo "make demo   the whole house on built-in data; writes runs/demo/report.html"
 	@echo "make lint   ruff, pyright and the import contracts"
+	@echo "make dist   wheel and source archive in dist/"
 	@echo "make docs   the documentation, in build/docs"
 	@echo "make clean  remove $(VENV), caches and builds (runs/ stays)"
 	@echo "BASE_PYTHON=python3.12 chooses the interpreter, VENV=folder the environment."
@@ -32,6 +33,14 @@ lint: $(TESTED)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pyright --pythonpath $(PYTHON)
 	$(VENV)/bin/lint-imports
+
+# From a copy of what git tracks, so that no leftover of an earlier build comes along.
+dist: $(VENV)/pyvenv.cfg
+	$(PIP) build
+	rm -rf build dist
+	mkdir -p build/source
+	git ls-files -z | xargs -0 cp --parents --target-directory build/source
+	$(PYTHON) -m build --outdir dist build/source
 
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
