@@ -5,8 +5,8 @@ Equation:
     m: (out), the norms of W's rows at the start; the norm counts as a constant in the gradient
 
 Use:
-    Where LoRA of a small rank is not enough and time is not short: the direction and the length of every output
-    channel are trained apart. A step builds the whole weight, so it is slower than LoRA; merged, it costs nothing.
+    Where LoRA of a small rank is not enough: the direction and the length of every output channel are trained apart. A
+    step builds the whole changed weight; merged, it costs nothing.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@ Equation:
     B0, A0: on the r singular directions that moved most in the first warmup_steps; B and A restart there
 
 Use:
-    Where LoRA learns slowly: after the warm-up it starts again from the directions that this task moves. It ends as a
-    LoRA of twice the rank, and merges like one.
+    Where LoRA learns slowly and there are some hundred steps: after the warm-up it starts again from the directions
+    that this task moves. It ends as a LoRA of twice the rank, and merges like one.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,8 @@ Equation:
     I: the n_directions singular directions that moved most in the first warmup_steps; B and A restart there
 
 Use:
-    Both halves of the paper at once: LoRA-Init's restart and LoRA-Dash's singular values. Among the low-rank methods
-    the first to try when there are some hundred steps to train.
+    Both halves of the paper at once: LoRA-Init's restart and LoRA-Dash's singular values. It needs some hundred steps
+    after the warm-up; in a training of little more than a hundred the restart costs more than it gives.
 """
 
 from dataclasses import dataclass
