@@ -13,6 +13,8 @@ from shared_peft.atomic import replacing
 
 _ERRORS_ONLY = 3
 LEAST_ELEMENTS = 64  # ours: a Cast node takes 40 bytes, so smaller tensors are not worth halving
+_ALIKE = 1e-6
+_MOST_CODES, _PROBED = 256, 4096  # values a byte tells apart; entries that show at once that there are more
 _SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of IEEE 754 binary16; below, digits are lost
 
 
@@ -28,27 +30,57 @@ def write_graph(model: Any, path: Path) -> None:
 
 
 def halve(model: Any, names: Collection[str]) -> None:
-    """Store float32 tensors in half precision with a Cast behind; everything is still computed in float32.
+    """Store float32 tensors in half the size or less; everything is still computed in float32.
 
-    onnxruntime folds the Cast when it loads the file. Computing in half precision would overflow in sums of squares,
-    and no processor without such instructions gains by it.
+    Half precision with a Cast behind; or, where there are at most 256 different values, as in the tables of a
+    spectrum, one byte an entry and the values in float32. onnxruntime computes the nodes when it loads the file.
+    Computing in half precision would overflow in sums of squares, and no processor without such instructions gains by
+    it.
 
     Args:
         model: a ModelProto, changed in place.
         names: initialisers that may be halved; small ones, and those that half precision cannot hold, are left.
     """
     onnx = load_package("onnx", "half precision")
-    casts = []
+    nodes, palettes = [], []
     for tensor in model.graph.initializer:
         if tensor.name not in names or tensor.data_type != onnx.TensorProto.FLOAT:
             continue
-        values = onnx.numpy_helper.to_array(tensor)
+        values, full = onnx.numpy_helper.to_array(tensor), tensor.name
         if values.size < LEAST_ELEMENTS or not _fits(values):
             continue
-        full, half = tensor.name, f"{tensor.name}.half"
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(onnx.helper.make_node("Cast", [half], [full], name=f"{full}.full", to=onnx.TensorProto.FLOAT))
-    _put_first(model, casts)
+        coded = _coded(values)
+        if coded is None:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{full}.half"))
+            nodes.append(_cast(onnx, tensor.name, full, onnx.TensorProto.FLOAT))
+            continue
+        palette, codes = coded
+        tensor.CopyFrom(onnx.numpy_helper.from_array(codes, f"{full}.codes"))
+        palettes.append(onnx.numpy_helper.from_array(palette, f"{full}.palette"))
+        nodes.append(_cast(onnx, tensor.name, f"{full}.places", onnx.TensorProto.INT32))
+        nodes.append(onnx.helper.make_node("Gather", [f"{full}.palette", f"{full}.places"], [full], axis=0))
+    model.graph.initializer.extend(palettes)
+    _put_first(model, nodes)
+
+
+def _coded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the different values, float32, and the place of every entry among them, uint8.
+
+    Values closer than a millionth of the largest count as one. None where they are too many, or take as much as half
+    precision.
+    """
+    flat = values.reshape(-1)
+    steps = np.rint(flat / max(float(np.abs(flat).max()) * _ALIKE, np.finfo(np.float32).tiny))
+    if len(np.unique(steps[:_PROBED])) > _MOST_CODES:
+        return None
+    _, first, codes = np.unique(steps, return_index=True, return_inverse=True)
+    if len(first) > _MOST_CODES or flat.size < 4 * len(first) + LEAST_ELEMENTS:
+        return None
+    return flat[first], codes.reshape(values.shape).astype(np.uint8)
+
+
+def _cast(onnx: Any, source: str, target: str, kind: int) -> Any:
+    return onnx.helper.make_node("Cast", [source], [target], name=f"{target}.cast", to=kind)
 
 
 def store_int8(model: Any, names: Collection[str]) -> None:

@@ -21,6 +21,7 @@ from deploy.quantise import (
 from deploy.randomise import randomised_copy
 from deploy.session import open_runner
 from deploy.targets.onnx import OnnxTarget
+from imu_saga.signal.features import WindowFeatures
 from shared_peft.errors import ExportError
 from tests.deploy.nets import NETS, SAMPLES, trained_net
 
@@ -186,7 +187,7 @@ def test_graph_that_the_tools_do_not_take_is_a_users_error(tmp_path):
 
 
 def test_halved_file_is_the_model_with_weights_rounded_to_half_precision(exported, tmp_path):
-    trained, model, _ = exported("table")
+    trained, model, _ = exported("conv")
     graph, rows = read_graph(model), _rows(trained)
     for tensor in graph.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -208,20 +209,52 @@ def test_what_half_precision_cannot_hold_is_left_in_float32():
     assert {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16} == {"fits.half"}
 
 
+@pytest.mark.parametrize("length", [200, 333])
+def test_a_table_of_few_values_is_stored_in_a_byte_an_entry_and_stays_float32(tmp_path, length):
+    features = WindowFeatures(("acc_x",), 100.0, length)
+    table = features.cosines.numpy()
+    model = _constant_model(table)
+    halve(model, {"w"})
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert stored["w.codes"].dtype == np.uint8
+    assert stored["w.palette"].size <= 256
+    assert model.ByteSize() < 0.65 * _halved_size(table)
+    got = _answers(model, tmp_path / "m.onnx", np.zeros(1, np.float32))
+    np.testing.assert_allclose(got, table, rtol=0, atol=1e-6 * table.max())
+    assert np.abs(table.astype(np.float16) - table).max() > 1e-4 * table.max()
+
+
+@pytest.mark.parametrize(
+    "values", [np.random.default_rng(0).normal(size=(64, 64)), np.arange(100), np.tile(np.arange(300), 20)]
+)
+def test_values_that_a_byte_cannot_tell_apart_or_that_are_few_take_half_precision(values):
+    model = _constant_model(values.astype(np.float32))
+    halve(model, {"w"})
+    assert [t.name for t in model.graph.initializer] == ["w.half"]
+
+
+def _halved_size(values):
+    return onnx.helper.make_model(
+        onnx.helper.make_graph([], "g", [], [], [numpy_helper.from_array(values.astype(np.float16), "w")])
+    ).ByteSize()
+
+
+def _constant_model(values):
+    """A graph that gives a constant called w, whatever comes."""
+    nodes = [onnx.helper.make_node("Identity", ["w"], ["out"]), onnx.helper.make_node("Identity", ["in"], ["kept"])]
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    outputs = [value("out", kind, values.shape), value("kept", kind, [1])]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("in", kind, [1])], outputs, [numpy_helper.from_array(values, "w")]
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+
+
 def test_stored_int8_weights_are_within_half_a_step_of_each_row(tmp_path):
     weight = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32) * np.array(
         [1e-3, 1, 10, 0, 5], np.float32
     ).reshape(5, 1, 1)
-    nodes = [onnx.helper.make_node("Identity", ["w"], ["out"]), onnx.helper.make_node("Identity", ["in"], ["kept"])]
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        nodes,
-        "g",
-        [value("in", onnx.TensorProto.FLOAT, [1])],
-        [value("out", onnx.TensorProto.FLOAT, [5, 3, 2]), value("kept", onnx.TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    model = _constant_model(weight)
     store_int8(model, {"w"})
     got = _answers(model, tmp_path / "m.onnx", np.zeros(1, np.float32))
     step = np.abs(weight).max(axis=(1, 2), keepdims=True) / 127
