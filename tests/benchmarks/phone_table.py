@@ -35,7 +35,7 @@ IMAGE_NETS = (
     "timm/convnext_atto",
     "timm/vit_tiny_patch16_224",
 )
-WINDOW_NETS = ("saga", "limu", "resnet1d")
+WINDOW_NETS = ("saga", "limu", "resnet1d", "gru")
 ROWS, REPEATS = 40, 200
 COLUMNS = (
     "model | rows | export + gates s | with int8 s | fp32 MB | int8 MB | int8 % | max difference | "
