@@ -8,16 +8,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.bundle import export_model
 from deploy.demo.digits import run_digits
 from deploy.demo.motion import run_motion
-from deploy.demo.report import Chapter, page
+from deploy.demo.phone import run_phone
+from deploy.demo.report import page
 from deploy.demo.tables import Table
-from deploy.runs import load_trained
 from shared_peft.atomic import write_text
 from shared_peft.command import Command, run_command
 from shared_peft.errors import RunError
-from shared_peft.progress import Bar
 from shared_peft.training import package_versions
 
 LEAD = (
@@ -40,9 +38,10 @@ def demo(config: DemoConfig) -> None:
     """Run every part, print its tables and write report.html."""
     started = time.perf_counter()
     _make_room(config.out)
-    motion, motion_runs = run_motion(config.out / "motion", config.seed)
+    motion, motion_runs, validation = run_motion(config.out / "motion", config.seed)
     digits, digit_runs = run_digits(config.out / "vision", config.seed)
-    phone = _exported([*motion_runs, *digit_runs], config.out)
+    measured = {motion_runs[-1]: validation, digit_runs[-1]: None}
+    phone = run_phone([*motion_runs, *digit_runs], measured, config.out / "bundles")
     chapters = (motion, digits, phone)
     seconds = time.perf_counter() - started
     facts = [
@@ -67,24 +66,6 @@ def _make_room(out: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _exported(runs: list[Path], out: Path) -> Chapter:
-    rows = []
-    for run in Bar(runs, desc="export", unit="model"):
-        manifest = export_model(load_trained(run), out / "bundles" / run.name, secrets=(run.absolute(),))
-        size, parity = manifest.files[manifest.model_file].size_bytes, manifest.parity
-        difference = max(parity["max_abs_difference_trained"], parity["max_abs_difference_randomised"])
-        nodes, added = f"{manifest.nodes}", f"{parity['nodes_more_than_base']:.0f}"
-        agreement = f"{100 * parity['top1_agreement']:.0f} %"
-        rows.append((run.name, f"{size / 1e3:.0f}", nodes, added, f"{difference:.1e}", agreement))
-    note = (
-        "The adapted PyTorch model against the ONNX file of the merged one, in onnxruntime at batch 1, 4 and 7, on "
-        "real inputs and once more with randomised weights; nodes in its graph beside the unadapted network's."
-    )
-    columns = ("run", "size [kB]", "nodes", "more than base", "max |difference|", "same answer")
-    text = "Every model above as a bundle: one ONNX file, a manifest, a golden sample, and the gates it passed."
-    return Chapter("On the phone", text, (Table("Exported bundles", columns, rows, note),))
 
 
 COMMAND = Command("demo", DemoConfig, demo, "Run everything on built-in data.", "python -m deploy.demo --out runs/demo")

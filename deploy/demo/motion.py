@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from deploy.demo.figures import Picture, confusion_matrices, masked_window, search_trace
+from deploy.demo.phone import Validation
 from deploy.demo.report import Chapter
 from deploy.demo.tables import Table
 from imu_saga.baselines import BASELINES
@@ -23,7 +24,7 @@ from imu_saga.trained import FINETUNE_KIND, save_run
 from imu_saga.windows import WindowSet
 from shared_peft.config import to_json
 from shared_peft.progress import Bar
-from shared_peft.training import Classification, RunFolder
+from shared_peft.training import Classification, LabelledRows, RunFolder
 
 SHOTS, TRIALS = 10, 7
 PRETRAINING = PretrainConfig(steps=200, batch_size=64, objective="rebuild")
@@ -31,7 +32,7 @@ SEARCH = SearchConfig(trials=TRIALS, shots=SHOTS, fraction=0.15, subset=0.5, fin
 TUNED = FinetuneConfig(steps=150, batch_size=32)
 
 
-def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
+def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path], Validation]:
     """Pre-train, search, fine-tune and compare on people who were held out of everything.
 
     Args:
@@ -39,7 +40,7 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         seed: of every draw.
 
     Returns:
-        The chapter of the report, and the run folders to export.
+        The chapter of the report, the run folders to export, and rows of the training people that had no label.
     """
     options = DataOptions(data="synthetic", split_seed=seed)
     windows, _ = load_windows(options)
@@ -78,7 +79,10 @@ def run_motion(out: Path, seed: int) -> tuple[Chapter, list[Path]]:
         f"{len(split.held_out)} people are held out of everything, pre-training included; the others give "
         f"{len(train)} windows of {windows.seconds:g} s, of which {SHOTS} per activity get a label."
     )
-    return Chapter("Activities from ten windows", text, (table, _rebuilt(rebuilder, test, seed), trace, matrices)), runs
+    items = (table, _rebuilt(rebuilder, test, seed), trace, matrices)
+    rest = train.subset(np.setdiff1d(np.arange(len(train)), shots.train))
+    rows = LabelledRows(torch.from_numpy(rest.x), torch.from_numpy(rest.labels))
+    return Chapter("Activities from ten windows", text, items), runs, lambda: rows
 
 
 def _pretrained(train: WindowSet, config: PretrainConfig, path: Path, label: str) -> tuple[Path, Any]:
