@@ -271,3 +271,13 @@ def test_a_parquet_file_of_one_value_fifty_million_times_is_refused(column: str,
     few = pa.table({"time": pa.array(np.zeros(20_000, np.int8)), "text": values.slice(0, 20_000)})
     pq.write_table(few, small, use_dictionary=["text"], compression="zstd")
     assert outcome(lambda: dataset.read_columns(small, ["time"], ["text"]), small.parent) == "loaded"
+
+
+def test_one_long_name_does_not_make_room_for_itself_in_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.csv"
+    path.parent.mkdir()
+    path.write_text("time,label\n" + "0,a\n" * 100_000 + f"0,{'b' * 1000}\n")
+    dataset = open_dataset("csv", {})
+    assert outcome(lambda: dataset.read_columns(path, ["time"], ["label"]), path.parent) == "refused"
+    path.write_text("time,label\n" + "0,a\n" * 100_000 + f"0,{'b' * 100}\n")
+    assert outcome(lambda: dataset.read_columns(path, ["time"], ["label"]), path.parent) == "loaded"
