@@ -50,7 +50,7 @@ def run_phone(runs: list[Path], measured: Mapping[Path, Validation | None], out:
         for run in Bar(list(measured), desc="bench", unit="model")
         for each in bench(out / run.name, BenchOptions(rounds=ROUNDS))
     ]
-    heads = ("run, file", "size [kB]", "of fp32", "accuracy", "one row [ms]", "load [ms]", "CoreML parts")
+    heads = ("run, kind of file", "size [kB]", "of fp32", "accuracy", "one row [ms]", "load [ms]", "CoreML parts")
     text = "Every model above as a bundle: one ONNX file, a manifest, a golden sample, and the gates it passed."
     tables = (
         Table("Exported bundles", columns, rows, _EXPORT_NOTE),
@@ -68,12 +68,14 @@ def _exported(name: str, manifest: Manifest) -> tuple[str, ...]:
 
 
 def _benched(name: str, manifest: Manifest, row: FileBench) -> tuple[str, ...]:
-    measured = next((each.measured for each in manifest.variants.values() if each.file == row.file), {})
+    kinds = {each.file: kind for kind, each in manifest.variants.items()}
+    kind = kinds.get(row.file, "fp32")
+    measured = manifest.variants[kind].measured if kind in manifest.variants else {}
     accuracy = measured.get("accuracy", manifest.variants["int8"].measured["accuracy_fp32"])
     share = 1e8 * row.size_mb / manifest.files[manifest.model_file].size_bytes
     parts = row.coverage.get("CoreML MLProgram")
     return (
-        f"{name}, {row.file}",
+        f"{name}, {kind}",
         f"{1e3 * row.size_mb:.0f}",
         f"{share:.0f} %",
         f"{accuracy:.3f}",

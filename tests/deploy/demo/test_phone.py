@@ -22,7 +22,7 @@ def test_every_run_is_a_bundle_and_a_measured_one_shows_what_its_int8_file_saves
     assert [row[0] for row in bundles] == [run.name for run in runs]
     assert ["int8" in manifest.variants for manifest in manifests] == [run == runs[-1] for run in runs]
     int8 = manifests[-1].variants["int8"]
-    assert [row[0] for row in files] == [f"measured, {name}" for name in ("model.onnx", "model.fixed.onnx", int8.file)]
+    assert [row[0] for row in files] == [f"measured, {kind}" for kind in ("fp32", "fixed", "int8")]
     sizes = [manifests[-1].files[name].size_bytes for name in ("model.onnx", int8.file)]
     assert files[-1][1:3] == (f"{sizes[1] / 1e3:.0f}", f"{100 * sizes[1] / sizes[0]:.0f} %")
     assert files[0][3] == f"{int8.measured['accuracy_fp32']:.3f}" == ("1.000" if own else "0.000")
