@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the disk is full, or the folder is closed to writing.
     """
-    with writing(path), made_folder(path.parent):
+    with made_folder(path.parent), writing(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -57,7 +57,7 @@ def appearing_folder(path: Path) -> Iterator[Path]:
         WriteError: the disk is full, or the folder around it is closed to writing.
     """
     temporary, lock = path.parent / f".{path.name}{PART}", path.parent / f".{path.name}.lock"
-    with writing(path), made_folder(path.parent), held(lock, path):
+    with made_folder(path.parent), writing(path), held(lock, path):
         try:
             if temporary.exists():
                 shutil.rmtree(temporary)

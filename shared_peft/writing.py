@@ -10,10 +10,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from shared_peft.errors import WriteError
+from shared_peft.errors import SagaPeftError, WriteError
 
 _FULL = "Make room there, or choose a folder on another disk"
 _CLOSED = "Allow writing there, or choose a folder that may be written to"
+_TRIED = 1 << 20  # ours: more than the small files of a bundle
 _CURES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -38,7 +39,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except WriteError as error:
         raise WriteError(path, error.must, error.got, error.fix) from error
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except SagaPeftError:
+        raise
+    except Exception as error:
         number = _reason(error, path)
         if number is None:
             raise
@@ -75,8 +78,10 @@ def advice(error: OSError) -> str:
 def _reason(error: BaseException | None, path: Path) -> int | None:
     """Return the system's number for why ``path`` could not be written; None if the error is about something else.
 
-    Libraries that write by themselves hide it: torch in the errors before its own, safetensors in its text.
+    Libraries that write by themselves hide it: torch in the errors before its own, safetensors in its text, and
+    onnxruntime altogether; where nothing tells, a file of `_TRIED` bytes does.
     """
+    first = error
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             named = error.filename is not None
@@ -85,6 +90,16 @@ def _reason(error: BaseException | None, path: Path) -> int | None:
         if isinstance(error, SafetensorError) and (told := re.search(r"\(os error (\d+)\)", str(error))):
             return int(told[1])
         error = error.__cause__ or error.__context__
+    return None if isinstance(first, (ValueError, TypeError, LookupError)) else _tried(path.parent)
+
+
+def _tried(folder: Path) -> int | None:
+    """Return the system's number for why a small file cannot be written to a folder, or None if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"\0" * _TRIED)
+    except OSError as error:
+        return error.errno
     return None
 
 

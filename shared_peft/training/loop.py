@@ -168,9 +168,8 @@ def train(  # noqa: PLR0913  (a run, and all who listen to it)
             loss, logs, seen = _gradients(prepared, objective, batches, config, accelerator, done)
             trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             norm = float(accelerator.clip_grad_norm_(trained, config.clip_norm or math.inf))
-            if not math.isfinite(loss) or not (
-                math.isfinite(norm) or accelerator.scaler is not None
-            ):  # fp16 skips steps
+            skipped = accelerator.scaler is not None  # fp16 lets such a step pass
+            if not (math.isfinite(loss) and (skipped or math.isfinite(norm))):
                 runs = _runs_of_step(model, objective, batches, config, accelerator, done)
                 raise _not_finite(loss, norm, first_not_finite(model, runs), done, folder, safe)
             prepared_optimizer.step()

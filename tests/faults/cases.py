@@ -28,15 +28,21 @@ class Case:
         words: what follows `python -m PACKAGE`.
         writes: a run's folder that one process holds and ``--resume`` goes on with, a folder that appears whole, or
             files of their own.
+        ending: what the name of --out must end with.
     """
 
     program: str
     words: tuple[str, ...]
     writes: Literal["run", "whole", "files"]
+    ending: str = ""
+
+    def target(self, out: Path) -> Path:
+        """Return ``out`` with the ending it must have."""
+        return out.with_name(out.name + self.ending)
 
     def line(self, made: Path, out: Path, *more: str) -> list[str]:
         """Return the words typed after `python -m PACKAGE`."""
-        return [*(word.replace("{made}", str(made)) for word in self.words), *more, "--out", str(out)]
+        return [*(word.replace("{made}", str(made)) for word in self.words), *more, "--out", str(self.target(out))]
 
     def call(self, made: Path, out: Path, *more: str) -> int:
         """Run the command in this process and return its exit status."""
@@ -101,6 +107,7 @@ CASES: dict[str, Case] = {
     "vision compare": _vision("compare", *DIGITS, "--checkpoint", "{made}/conv", *_COMPARE, writes="run"),
     "vision segment": _vision("segment", "train", *_SHAPES, writes="run"),
     "vision evaluate": _vision("evaluate", *_SEEN),
+    "vision features": Case("vision", ("features", "{made}/digit.png", "--run", "{made}/lora"), "files", ".npz"),
     "vision explain": _vision("explain", *_SEEN, "--projection", "pca", "--points", "20", "--maps", "1"),
     "vision predict": _vision("predict", "{made}/lora", "{made}/digit.png"),
     "vision tsd": _vision("tsd", "{made}/lora"),

@@ -31,6 +31,12 @@ def write_picture(path: Path) -> None:
     write(path, figure)
 
 
+def write_adapter(path: Path) -> None:
+    from deploy.multi.adapter_file import write_adapter as write
+
+    write(path, {"x": TENSOR.numpy()}, "ab" * 32)
+
+
 def write_arrays(path: Path) -> None:
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, x=TENSOR.numpy())
@@ -40,6 +46,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda path: write_text(path, "a" * 40_000),
     "weights": lambda path: write_tensors(path, {"x": TENSOR}),
     "checkpoint": lambda path: save(path, 1, 0.5, torch.nn.Linear(100, 100), {}),
+    "adapter": write_adapter,
     "arrays": write_arrays,
     "picture": write_picture,
 }
