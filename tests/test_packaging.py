@@ -19,7 +19,16 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("deploy", "imu_saga", "shared_peft", "vision")
-BESIDE = ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "MANIFEST.in", "pyproject.toml")
+BESIDE = (
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+    "MANIFEST.in",
+    "mkdocs.yml",
+    "pyproject.toml",
+)
 UNTESTED = {"executorch"}  # asks for one torch of its own; its export tests use a stand-in where it is missing
 BUILD = """
 import sys
