@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from deploy import EXPORT_TARGETS, export_model
+from deploy.multi import export_multi
 from deploy.targets import ExportTarget, Written
 from shared_peft import METHODS, get_peft_model
 from shared_peft.run_config import config_for_run
@@ -58,6 +59,16 @@ def bundle_of(tmp_path_factory) -> Callable[[str, str], tuple[TrainedModel, Path
         return made[network, method]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def conv_tasks_bundle(tmp_path_factory) -> Path:
+    """One toy base with two tasks, of other ranks and other numbers of classes, exported once for all modules."""
+    from tests.deploy.multi.conftest import CONV_TASKS, MARK, conv_task
+
+    out = tmp_path_factory.mktemp("conv-tasks") / "multi"
+    export_multi(MARK, [conv_task(name, rank, classes) for name, (rank, classes) in CONV_TASKS.items()], out)
+    return out
 
 
 class InMemoryTarget(ExportTarget):

@@ -19,11 +19,9 @@ from deploy.bench.unadapted import export_unadapted
 from deploy.commands import COMMANDS
 from deploy.golden import GoldenSample
 from deploy.model_files import ModelFile, model_files
-from deploy.multi import export_multi
 from deploy.preprocess import in_graph
 from shared_peft.command import run_commands
 from shared_peft.errors import ExportError
-from tests.deploy.multi.conftest import conv_task
 from tests.deploy.toys import ConvNet, trained_toy
 
 
@@ -116,17 +114,16 @@ def test_files_take_turns_and_their_own_time_is_found(monkeypatch):
     assert 2 <= fast.median_ms < slow.median_ms
 
 
-def test_command_measures_every_file_and_the_base_without_an_adapter(bundle_of, tmp_path, capsys):
-    export_multi("ab" * 32, [conv_task("small", 2, 5), conv_task("large", 4, 3)], tmp_path / "multi")
+def test_command_measures_every_file_and_the_base_without_an_adapter(bundle_of, conv_tasks_bundle, tmp_path, capsys):
     single, out = bundle_of()[1], tmp_path / "out"
-    arguments = ["bench", str(tmp_path / "multi"), "--beside", str(single), "--rounds", "5", "--out", str(out)]
+    arguments = ["bench", str(conv_tasks_bundle), "--beside", str(single), "--rounds", "5", "--out", str(out)]
     assert run_commands("deploy", COMMANDS, arguments) == 0
     rows = json.loads((out / "bench.json").read_text())
     tasks = ["model.onnx, no adapter", "model.onnx, task small", "model.onnx, task large"]
     assert [row["file"] for row in rows] == [*tasks, *(file.name for file in model_files(single))]
     said = capsys.readouterr().out
     assert all(said.count(f"| multi | {name} |") == 3 for name in tasks)
-    sizes = [(tmp_path / "multi" / name).stat().st_size for name in ("model.onnx", "small.onnx_adapter")]
+    sizes = [(conv_tasks_bundle / name).stat().st_size for name in ("model.onnx", "small.onnx_adapter")]
     assert [row["size_mb"] for row in rows[:2]] == [sizes[0] / 1e6, sum(sizes) / 1e6]
     for row in rows:
         assert [each["threads"] for each in row["latency"]] == [1, 2]

@@ -11,25 +11,21 @@ import pytest
 
 from deploy import BundleRunner
 from deploy.manifest import GOLDEN, MANIFEST, SUMS
-from deploy.multi import export_multi
 from deploy.multi.adapter_file import write_adapter
 from shared_peft.atomic import sha256_of
 from shared_peft.errors import SagaPeftError
-from tests.deploy.multi.conftest import conv_task
 
 DRAWS = 10
-MARK, OTHER_MARK = "ab" * 32, "cd" * 32
+OTHER_MARK = "cd" * 32
 LAYOUTS = ("single", "multi")
 OPTIONAL = ("dtype", "free_axes")
 FREE = ("preprocessing", "scores", "details")  # fields that hold whatever the run said
 
 
 @pytest.fixture(scope="module")
-def bundles(bundle_of, tmp_path_factory) -> dict[str, Path]:
+def bundles(bundle_of, conv_tasks_bundle) -> dict[str, Path]:
     """A bundle of one task, and one of two."""
-    out = tmp_path_factory.mktemp("corrupted") / "multi"
-    export_multi(MARK, [conv_task("small", 2, 5), conv_task("large", 4, 3)], out)
-    return {"single": bundle_of("conv", "flora")[1], "multi": out, "other": bundle_of("conv", "lora")[1]}
+    return {"single": bundle_of("conv", "flora")[1], "multi": conv_tasks_bundle, "other": bundle_of("conv", "lora")[1]}
 
 
 def values_of(bundle: Path) -> dict[str, Any]:

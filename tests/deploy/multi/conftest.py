@@ -22,6 +22,7 @@ from tests.imu_saga.planted import people
 
 WINDOWS = people(subjects=4, each=4)
 RUNS = {"activity": ("lora_tsd", "activity", 2), "user": ("flora", "user", 3), "plain": ("head", "activity", 2)}
+MARK = "ab" * 32  # stands for the SHA-256 of the toy base
 CONV_TASKS = {"small": (2, 5), "large": (4, 3)}  # rank and number of classes
 
 
@@ -104,12 +105,10 @@ def conv_task(name: str, rank: int, classes: int, method: str = "flora") -> Task
 
 
 @pytest.fixture(scope="session")
-def conv(tmp_path_factory) -> Exported:
+def conv(conv_tasks_bundle) -> Exported:
     """A bundle of convolutions, depthwise and 1 x 1 among them, with two ranks and two numbers of classes."""
     tasks = [conv_task(name, rank, classes) for name, (rank, classes) in CONV_TASKS.items()]
-    out = tmp_path_factory.mktemp("conv") / "bundle"
-    export_multi("ab" * 32, tasks, out)
-    return Exported(out, "ab" * 32, {task.name: task for task in tasks})
+    return Exported(conv_tasks_bundle, MARK, {task.name: task for task in tasks})
 
 
 @pytest.fixture

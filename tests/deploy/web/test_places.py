@@ -11,24 +11,14 @@ from deploy.chromium import find_browser
 from deploy.commands import COMMANDS
 from deploy.manifest import BundleError
 from deploy.model_files import model_files
-from deploy.multi import export_multi
 from deploy.parity import TOLERANCE
 from deploy.place import Engine, Place, PlaceOptions, Reply
 from deploy.place_check import check_places
 from deploy.places import PLACES
 from shared_peft.command import run_commands
 from shared_peft.errors import ExportError, UnknownNameError
-from tests.deploy.multi.conftest import conv_task
 
 ALIKE = 1e-5  # two processors, one model
-
-
-@pytest.fixture(scope="module")
-def tasks_bundle(tmp_path_factory):
-    """One base with two tasks of other ranks and other numbers of classes."""
-    out = tmp_path_factory.mktemp("places") / "multi"
-    export_multi("ab" * 32, [conv_task("small", 2, 5), conv_task("large", 4, 3)], out)
-    return out
 
 
 @pytest.fixture
@@ -50,7 +40,7 @@ def emulator(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("bundle", ["motion_bundle", "tasks_bundle"])
+@pytest.mark.parametrize("bundle", ["motion_bundle", "conv_tasks_bundle"])
 def test_every_file_answers_alike_on_this_cpu_in_node_and_in_a_browser(node, web_runtime, request, bundle):
     if find_browser() is None:
         pytest.skip("no browser installed")
@@ -66,7 +56,7 @@ def test_every_file_answers_alike_on_this_cpu_in_node_and_in_a_browser(node, web
     assert all(each.milliseconds > 0 for each in found)
 
 
-@pytest.mark.parametrize("bundle", ["motion_bundle", "tasks_bundle"])
+@pytest.mark.parametrize("bundle", ["motion_bundle", "conv_tasks_bundle"])
 def test_another_python_answers_every_file_as_this_one(emulator, request, bundle):
     root = emulator(f'unset PYTHONHOME PYTHONPATH; shift 3; exec "{sys.executable}" "$@"')
     folder = request.getfixturevalue(bundle)
