@@ -18,7 +18,10 @@ from shared_peft.method import method_name
 MAX_BATCH = 4096
 EXAMPLE_BATCH = 3  # 2 or more: with 1, attention bakes the batch in without a word
 LEAST_SIZE, MAX_SIZE = 8, 8192  # of a free axis beside the batch: an image's height or width [px]; ours
-_TORCH_NOTES = (r".isinstance\(treespec, LeafSpec\)",)
+_TORCH_NOTES = {
+    r".isinstance\(treespec, LeafSpec\)": FutureWarning,
+    r"The tensor attributes? .*_flat_weights": UserWarning,  # adapters of recurrent layers put these back themselves
+}
 
 
 def unmergeable_methods(model: nn.Module) -> tuple[str, ...]:
@@ -136,8 +139,8 @@ def exchange_weights(program: ExportedProgram, model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Silence the deprecation notes torch's exporter gives about its own code; every other warning passes."""
+    """Silence the notes torch's exporter gives about its own code and about ours; every other warning passes."""
     with warnings.catch_warnings():
-        for message in _TORCH_NOTES:
-            warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+        for message, category in _TORCH_NOTES.items():
+            warnings.filterwarnings("ignore", message=message, category=category)
         yield

@@ -32,7 +32,7 @@ class CompareOptions:
     seeds: int = 5
     """Label draws; each also seeds fine-tuning."""
     encoder: str = "saga"
-    """Encoder: saga, resnet1d or limu."""
+    """Encoder: saga, resnet1d, gru or limu."""
     steps: int = 2000
     """Pre-training steps."""
     finetune_steps: int = 300

@@ -34,7 +34,7 @@ class FinetuneOptions:
     checkpoint: Path | None = None
     """Pre-training run, or a published LIMU-BERT file with --encoder limu; none for --method scratch."""
     encoder: str = "saga"
-    """Encoder: saga, resnet1d or limu; of a pre-training run its own is used."""
+    """Encoder: saga, resnet1d, gru or limu; of a pre-training run its own is used."""
     method: str = "auto"
     """discriminant (head in closed form), full, head, scratch, an adapter method (lora, lora_tsd, flora, ...), or auto:
     discriminant up to 50 windows a class, full above."""

@@ -32,7 +32,7 @@ class PretrainOptions:
     store: Path | None = None
     """Folder written by convert, read instead of --data; its own options about data and windows are used."""
     encoder: str = "saga"
-    """Encoder: saga, resnet1d or limu."""
+    """Encoder: saga, resnet1d, gru or limu."""
     encoder_options: tuple[str, ...] = ()
     """Options of the encoder as NAME=VALUE, for example width=64 depth=3."""
     weights: tuple[str, ...] = ()

@@ -97,6 +97,12 @@ def test_layer_that_holds_an_adapter_is_left_to_it():
     assert with_operators(adapted) is adapted
 
 
+def test_layer_that_holds_an_adapter_is_traced_without_a_warning():
+    adapted = get_peft_model(_random("plain"), LoraConfig(r=2, target_modules="all")).eval().requires_grad_(False)
+    program, x = export_program(adapted.get_base_model(), (3, FEATURES)), _input(4, 3)
+    torch.testing.assert_close(program.module()(x), adapted(x), rtol=0, atol=1e-6)
+
+
 def test_first_state_is_refused():
     class Continued(Recurrent):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
