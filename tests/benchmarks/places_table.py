@@ -4,15 +4,16 @@ Run: python -m tests.benchmarks.places_table [--models saga timm/vit_tiny_patch1
      [--arm64-root FOLDER] [--out runs/places.json]
 
 FOLDER of --runtime holds an installed onnxruntime-web (else npm fetches it); that of --arm64-root is made by
-`python -m tests.benchmarks.arm64_root`. Adapters are filled at random and merged, inputs are random. Differences are
-the fp32 file's: to the same file on this processor, and to PyTorch. A table that was stopped goes on where it was.
+`python -m tests.benchmarks.arm64_root`. Adapters are filled at random and merged, the two inputs are random.
+Differences are the fp32 file's: to the same file on this processor, and to PyTorch. Times are the smallest of 5
+medians. A table that was stopped goes on where it was.
 """
 
 import json
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from tests.benchmarks.phone_table import IMAGE_NETS, WINDOW_NETS
 from tests.deploy.architectures import image_model, window_model
 
 BROWSER = "Chromium"  # slow to start, and node runs the same WASM
+EXAMPLES, TRIES = 2, 4
 COLUMNS = "model | where | largest logit | to this processor | to PyTorch | agreement % | one row ms"
 
 
@@ -57,13 +59,17 @@ def rows_of(trained: TrainedModel, options: Options) -> list[list[str]]:
     engines = [engine for name in options.places for engine in PLACES.get(name)().engines(places)]
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch, "bundle")
-        export_model(trained, bundle, variants=VariantOptions(fixed=False))
+        few = replace(trained, examples=trained.examples[:EXAMPLES])  # an emulator is slow
+        export_model(few, bundle, variants=VariantOptions(fixed=False))
         file = model_files(bundle)[0]
         here, rows = answer(file).logits, []
         for engine in engines:
             if engine.missing or BROWSER in engine.title:
                 continue
             reply = engine.answer(file)
+            if reply.milliseconds is not None:  # of a machine that does other things, too, the quietest moment
+                again = (engine.answer(file).milliseconds for _ in range(TRIES))
+                reply = replace(reply, milliseconds=min(filter(None, (reply.milliseconds, *again))))
             distances = [float(np.abs(reply.logits - other).max()) for other in (here, file.sample.logits)]
             agreed = 100 * float((reply.logits.argmax(1) == file.sample.logits.argmax(1)).mean())
             time = "" if reply.milliseconds is None else f"{reply.milliseconds:.2f}"
