@@ -12,7 +12,7 @@ from tests.faults.cases import make_materials
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    """Runs, a bundle and files for commands to start from."""
+    """Runs and files for commands to start from."""
     return make_materials(tmp_path_factory.mktemp("faults") / "made")
 
 
