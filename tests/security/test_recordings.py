@@ -252,8 +252,7 @@ def test_a_hostile_diary_is_refused(line: str, tmp_path: Path) -> None:
     assert outcome(lambda: read_candidates(path, ("sit", "walk")), path.parent) == "refused"
 
 
-@pytest.mark.parametrize("column", ["text", "number"])
-def test_a_parquet_file_of_one_value_fifty_million_times_is_refused(column: str, tmp_path: Path) -> None:
+def test_a_parquet_file_of_one_value_fifty_million_times_is_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -265,8 +264,8 @@ def test_a_parquet_file_of_one_value_fifty_million_times_is_refused(column: str,
     pq.write_table(table, path, use_dictionary=["text"], compression="zstd")
     assert path.stat().st_size < 4 << 20
     dataset = open_dataset("parquet", {})
-    chosen = (["time"], ["text"]) if column == "text" else (["time", "number"], [])
-    assert outcome(lambda: dataset.read_columns(path, *chosen), path.parent) == "refused"
+    assert outcome(lambda: dataset.read_columns(path, ["time"], ["text"]), path.parent) == "refused"
+    assert outcome(lambda: dataset.read_columns(path, ["time", "number"]), path.parent) == "refused"
     small = tmp_path / "in" / "b.parquet"
     few = pa.table({"time": pa.array(np.zeros(20_000, np.int8)), "text": values.slice(0, 20_000)})
     pq.write_table(few, small, use_dictionary=["text"], compression="zstd")
