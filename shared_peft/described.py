@@ -48,8 +48,8 @@ def load_described(build: Callable[[], M], tensors: Mapping[str, Tensor], where:
 
 
 def _planned(build: Callable[[], M], tensors: Mapping[str, Tensor], where: Path) -> M:
-    """Return the network on the meta device, where it takes no memory; some of torchvision's compute while built."""
-    with contextlib.suppress(NotImplementedError), torch.device("meta"), _no_larger_than(tensors, where):
+    """Return the network on the meta device, where it takes no memory; a few networks compute while they are built."""
+    with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"), _no_larger_than(tensors, where):
         return build()
     with _no_larger_than(tensors, where):
         return build()
