@@ -11,7 +11,7 @@ import torch
 from shared_peft.config import loads_json, to_json
 from shared_peft.errors import ConfigError, DataError
 from shared_peft.training import RunFolder, is_main, on_main
-from shared_peft.training.loop import Schedule
+from shared_peft.training.train_config import Schedule
 from vision.adapt import PLAIN_METHODS, Trainee, check_method
 from vision.backbones import Backbone, build_backbone, correlate
 from vision.datasets import ImageData, draw_shots, open_images

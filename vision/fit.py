@@ -10,7 +10,7 @@ from torch import nn
 
 from shared_peft.errors import ConfigError, DataError
 from shared_peft.training import Batch, RunFolder, TrainConfig, train
-from shared_peft.training.loop import Schedule
+from shared_peft.training.train_config import Schedule
 from vision.adapt import FULL, PROBE, Trainee, adapt
 from vision.augmentation import find_augmentation
 from vision.backbones.family import Backbone, DataConfig

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shared_peft.errors import TrainingError
 from shared_peft.training import Batch, train
-from shared_peft.training.loop import TrainConfig
+from shared_peft.training.train_config import TrainConfig
 from tests.shared_peft.test_training import batches, config, folder_at, network, objective, weights
 
 BAD_STEP = 7

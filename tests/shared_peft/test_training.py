@@ -17,7 +17,7 @@ from shared_peft import LoraTsdConfig, get_peft_model
 from shared_peft.atomic import replacing
 from shared_peft.errors import ConfigError, DataError, RunError, TrainingError
 from shared_peft.training import Batch, RunFolder, TrainConfig, book, epoch_order, score_classification, train
-from shared_peft.training.loop import learning_rate_factor
+from shared_peft.training.train_config import learning_rate_factor
 
 DATA = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
 

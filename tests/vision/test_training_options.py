@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared_peft.errors import ConfigError, DataError
-from shared_peft.training.loop import TrainConfig, learning_rate_factor
+from shared_peft.training.train_config import TrainConfig, learning_rate_factor
 from shared_peft.weights import read_tensors
 from vision.adapt import adapt
 from vision.backbones import build_backbone
