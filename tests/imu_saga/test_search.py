@@ -251,7 +251,12 @@ def test_a_real_search_scores_and_cleans_up_behind_itself(tmp_path):
     result = search(windows, tmp_path / "pre", PRE, config, folder(tmp_path / "s"))
     assert [set(trial["weights"]) for trial in result.trials] == [set(LEVELS)] * 3
     assert all(1 / 6 < trial["score"] <= 1 for trial in result.trials)
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["best.json", "config.json", "trials.json"]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
+        ".lock",
+        "best.json",
+        "config.json",
+        "trials.json",
+    ]
     again = search(windows, tmp_path / "pre", PRE, config, folder(tmp_path / "t"))
     assert [trial["score"] for trial in again.trials] == [trial["score"] for trial in result.trials]
 
