@@ -89,6 +89,6 @@ def own_data(run: Path) -> str:
         RunError: the run does not say so.
     """
     config = RunFolder(run).describe("vision")["config"]
-    if "data" not in config:
+    if not isinstance(config.get("data"), str):
         raise RunError(run, "must say which images it was trained on", "no data", "Name them with --data")
     return config["data"]

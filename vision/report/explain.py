@@ -29,6 +29,7 @@ from vision.report.sections import (
     tiles_of,
     training_part,
 )
+from vision.report.told import Told, read_origin, read_told
 from vision.tasks import task_of
 from vision.trained import RunDescription, load_model, read_description
 from vision.transforms import load_pixels
@@ -135,7 +136,7 @@ def _parts(
 ) -> tuple[list[Tile], list[Part]]:
     """Return the tiles and the parts of the page, in reading order."""
     folder = RunFolder(run)
-    results, scores = folder.read("results.json"), answers.scores()
+    told, scores = read_told(folder), answers.scores()
     honest = reliability(answers.confidence, answers.right)
     parts = [
         mistakes_part(answers, settings.mistakes),
@@ -144,9 +145,9 @@ def _parts(
         *looks,
         confidence_part(honest, *(float(of.double().mean()) for of in (answers.confidence, answers.right))),
         training_part(folder.read_log()),
-        facts_part(_facts(folder, data, description, results, answers)),
+        facts_part(_facts(folder, data, description, told, answers)),
     ]
-    return tiles_of(answers, scores, honest, results), [part for part in parts if part is not None]
+    return tiles_of(answers, scores, honest, told), [part for part in parts if part is not None]
 
 
 def _lead(answers: Answers, data: str) -> str:
@@ -155,21 +156,18 @@ def _lead(answers: Answers, data: str) -> str:
     return f"{right:,} of {total:,} test images of {name} are answered rightly. Below: where it fails, and why."
 
 
-def _facts(
-    folder: RunFolder, data: str, description: RunDescription, results: dict[str, Any], answers: Answers
-) -> list[str]:
+def _facts(folder: RunFolder, data: str, description: RunDescription, told: Told, answers: Answers) -> list[str]:
     """Return what it takes to make the run and the report again."""
-    asked = folder.describe("vision")
-    versions = ", ".join(f"{name} {version}" for name, version in asked["versions"].items())
-    here, there = answers.scores().accuracy, results.get("accuracy")
-    told = "the same as here" if there == here else f"here {percent(here)}: other images than the run was tested on"
+    command, versions = read_origin(folder)
+    here, there = answers.scores().accuracy, told.accuracy
+    beside = "the same as here" if there == here else f"here {percent(here)}: other images than the run was tested on"
     return [
-        f"Run: {shlex.join(map(str, asked['command']))}",
+        f"Run: {shlex.join(command)}",
         f"Test images: {data}",
-        f"Trained {results['steps']:,} steps on {results['train_images']:,} images in "
-        f"{results['train_seconds']:.1f} s, seed {description.seed}",
-        *([] if there is None else [f"The run's own results.json: accuracy {percent(there)}, {told}"]),
-        f"Versions: {versions}",
+        f"Trained {told.steps:,} steps on {told.train_images:,} images in {told.train_seconds:.1f} s, "
+        f"seed {description.seed}",
+        *([] if there is None else [f"The run's own results.json: accuracy {percent(there)}, {beside}"]),
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}",
         *(f"Left out: {reason}" for reason in answers.pixels.skipped),
     ]
 

@@ -12,15 +12,15 @@ from vision.report.pictures.confusion import confusion_picture
 from vision.report.pictures.learning_curve import curve_names, learning_curve_picture
 from vision.report.pictures.mistakes import mistakes_picture
 from vision.report.pictures.reliability import reliability_picture
+from vision.report.told import Told
 
 CONFUSIONS = 8  # listed beside the matrix
 Part = tuple[Section, tuple[Picture, ...]]
 
 
-def tiles_of(answers: Answers, scores: Any, honest: Reliability, results: Mapping[str, Any]) -> list[Tile]:
+def tiles_of(answers: Answers, scores: Any, honest: Reliability, told: Told) -> list[Tile]:
     """Return the numbers to be seen first."""
     low, high = wilson_interval(int(answers.image_right.sum()), scores.count)
-    trained, total = results["parameters"]["trainable"], results["parameters"]["total"]
     surest = float(answers.confidence.double().mean())
     precision = getattr(scores, "mean_average_precision", None)  # of several labels an image
     ranked = [] if precision is None else [Tile("mAP", precision, percent(precision), "mean average precision")]
@@ -29,7 +29,12 @@ def tiles_of(answers: Answers, scores: Any, honest: Reliability, results: Mappin
         Tile("Accuracy", scores.accuracy, percent(scores.accuracy), f"95 % interval {percent(low)} to {percent(high)}"),
         Tile("Macro-F1", scores.macro_f1, percent(scores.macro_f1), f"{len(answers.classes)} classes count alike"),
         Tile("Calibration error", honest.error, percent(honest.error), f"mean confidence {percent(surest)}"),
-        Tile("Trained parameters", trained, f"{trained:,}", f"{percent(trained / total)} of {total:,}"),
+        Tile(
+            "Trained parameters",
+            told.trainable,
+            f"{told.trainable:,}",
+            f"{percent(told.trainable / told.total)} of {told.total:,}",
+        ),
     ]
 
 

@@ -336,6 +336,34 @@ def test_wrong_options_are_one_line(run, tmp_path, capsys, words, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"parameters": 3},
+        {"parameters": {"trainable": 5, "total": 0}},
+        {"parameters": {"trainable": "many", "total": 7}},
+        {"steps": None},
+        {"train_seconds": [1]},
+        {"accuracy": "high"},
+    ],
+)
+def test_a_damaged_results_file_is_one_line(run, tmp_path, capsys, damage):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    file = tmp_path / "run" / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    assert call("explain", tmp_path / "run", "--data", "digits", "--maps", 2, "--points", 12) == 2
+    assert "results.json" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "report").exists()
+
+
+@pytest.mark.parametrize("damage", [{"command": 3}, {"versions": ["torch"]}, {"command": None, "versions": None}])
+def test_a_run_that_does_not_say_where_it_came_from_is_reported_on(run, tmp_path, damage):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    file = tmp_path / "run" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
+    assert call("explain", tmp_path / "run", "--data", "digits", "--maps", 2, "--points", 12) == 0
+
+
 def test_too_few_points_are_refused():
     with pytest.raises(ConfigError, match="--points: must be at least 4"):
         ReportSettings(points=3)
