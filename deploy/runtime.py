@@ -172,9 +172,10 @@ class BundleRunner:
         from deploy.runtime_stream import as_run  # noqa: PLC0415  (slow to import)
         from imu_saga.streaming.classifier import StreamClassifier  # noqa: PLC0415
 
-        run = as_run(self)
+        task = self.active
+        run = as_run(self.bundle, self.manifest, self.classes, lambda inputs: self.logits_of(task, inputs))
         return StreamClassifier(
-            run, options, channels=channels, smoothing=smoothing, session=self.active or "stream", notice=notice
+            run, options, channels=channels, smoothing=smoothing, session=task or "stream", notice=notice
         )
 
     def check_golden(self) -> GoldenCheck:

@@ -1,12 +1,11 @@
 """What every way of splitting offers, and the registry they stand in: named folds whose sides are checked apart."""
 
 import abc
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 from imu_saga.splits import PEOPLE_APART, Kind, Split, check_apart
 from imu_saga.windows import WindowSet
-from shared_peft.config import from_json
 from shared_peft.errors import DataError
 from shared_peft.registry import Registry
 
@@ -48,19 +47,3 @@ class SplitProtocol(abc.ABC):
 
 
 PROTOCOLS: Registry[type[SplitProtocol]] = Registry("split protocol")
-
-
-def open_protocol(name: str, options: Mapping[str, Any] | None = None) -> SplitProtocol:
-    """Return the protocol called ``name`` with its options set.
-
-    Args:
-        name: a registered name.
-        options: plain values by field name; absent ones keep their defaults.
-
-    Raises:
-        UnknownNameError: no such protocol.
-        ConfigError: an unknown option or a value of another type.
-    """
-    import imu_saga.protocols  # noqa: F401, PLC0415  (the entries import this file)
-
-    return from_json(PROTOCOLS.get(name), options or {}, f"protocol {name}")

@@ -19,7 +19,8 @@ from deploy.multi.inputs import own_inputs, same_forms, tensors_of
 from deploy.multi.int8 import INT8, BaseFiles, make_int8
 from deploy.multi.manifest import MultiManifest, TaskEntry, verify_multi
 from deploy.multi.parity import TaskParity, measure_tasks, write_adapters
-from deploy.multi.tasks import Task, check_same_input
+from deploy.multi.task import Task
+from deploy.multi.tasks import check_same_input
 from deploy.randomise import randomised_copy
 from deploy.target import OUTPUT_NAME
 from deploy.targets import EXPORT_TARGETS

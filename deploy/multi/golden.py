@@ -8,7 +8,7 @@ import torch
 from deploy.golden import GoldenSample, read_sample
 from deploy.manifest import GOLDEN, BundleError
 from deploy.multi.manifest import MultiManifest
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from shared_peft.weights import write_tensors
 
 _ROWS = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from imu_saga.card import load_encoder, read_card
 from imu_saga.encoder import STANDARD_GRAVITY
 from imu_saga.task_adapters import TaskAdapters

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.multi.layer import Slot, changes_of
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from shared_peft.errors import ExportError
 from shared_peft.factors import Factors
 from shared_peft.inject import adapter_layers

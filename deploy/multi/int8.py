@@ -17,7 +17,7 @@ from deploy.manifest import VariantEntry
 from deploy.multi.adapter_file import SUFFIX
 from deploy.multi.required import split_defaults
 from deploy.multi.switch import AdapterSwitch
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from deploy.quantise import compact, prepared, quantise_dynamic, weight_nodes
 from deploy.rows import answers, compare_rows, rows_of
 from deploy.target import OUTPUT_NAME

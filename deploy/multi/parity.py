@@ -12,7 +12,7 @@ import torch
 from deploy.multi.adapter_file import SUFFIX, write_adapter
 from deploy.multi.inputs import arrays_of, same_forms, tensors_of
 from deploy.multi.switch import AdapterSwitch
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from deploy.parity import WeightsParity, check_weights, compare_answers
 from deploy.target import OUTPUT_NAME
 from shared_peft import AdapterLayer

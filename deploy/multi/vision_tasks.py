@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from vision.backbones.build import build_from_spec
 from vision.trained import load_run, read_description
 

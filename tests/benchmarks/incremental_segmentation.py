@@ -23,8 +23,8 @@ from vision.segmentation.incremental.fit import StepRules, fit_new_classes
 from vision.segmentation.incremental.widen import widen
 from vision.segmentation.masked import MaskedPixels, keep_classes, load_masked
 from vision.segmentation.model import build_segmenter
+from vision.segmentation.predict import predict_masks
 from vision.segmentation.scores import score_masks
-from vision.segmentation.segment import predict_masks
 
 OLD, NEW = ("circle", "square", "triangle", "cross"), ("ring", "star")
 SIZE_PX = 64

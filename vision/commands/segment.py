@@ -11,8 +11,9 @@ import tyro
 
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
+from vision.segmentation.config import SegmentConfig
 from vision.segmentation.predict import evaluate_masks, predict_folder
-from vision.segmentation.segment import SegmentConfig, segment
+from vision.segmentation.segment import segment
 
 
 @dataclass(frozen=True)

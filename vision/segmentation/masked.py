@@ -137,6 +137,25 @@ def load_masked(images: MaskedImages, size: int, *, progress: str | None = None)
     )
 
 
+def load_sides(
+    data: SegmentationData, images: int, size: int, *, progress: bool = False
+) -> tuple[MaskedPixels, MaskedPixels]:
+    """Read the training and the test side at the model's size.
+
+    Args:
+        data: the data set.
+        images: training images to read, the first ones; 0 reads all.
+        size: height and width [px].
+        progress: show progress bars.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    chosen = data.train.take(range(min(images, len(data.train)))) if images else data.train
+    train = load_masked(chosen, size, progress="read train images" if progress else None)
+    return train, load_masked(data.test, size, progress="read test images" if progress else None)
+
+
 def stretch(image: torch.Tensor, size: int) -> torch.Tensor:
     """Return an image, uint8 (3, height, width), at (3, size, size), antialiased."""
     if tuple(image.shape[1:]) == (size, size):

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from shared_peft.errors import DataError
-from vision.backbones.family import DataConfig
+from vision.backbones.family import Backbone, DataConfig
 from vision.datasets.class_folder import list_image_files
 from vision.datasets.decode import read_image
 from vision.evaluate import predict_logits
@@ -14,7 +14,6 @@ from vision.segmentation.datasets import open_masked
 from vision.segmentation.masked import load_masked, stretch
 from vision.segmentation.overlay import write_mask, write_overlay
 from vision.segmentation.scores import SegmentationScores, score_masks
-from vision.segmentation.segment import predict_masks
 from vision.segmentation.trained import read_segmenter
 
 
@@ -61,6 +60,12 @@ def predict_folder(
         write_mask(out / f"{file.stem}.png", mask)
         write_overlay(out / f"{file.stem}_overlay.png", image, mask)
     return len(files) - len(skipped), tuple(skipped)
+
+
+def predict_masks(model: torch.nn.Module, values: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Return the most likely class of every pixel of uint8 images at the model's size, (images, height, width)."""
+    parts = [predict_logits(model, part, backbone.data).argmax(dim=1).byte() for part in values.split(64)]
+    return torch.cat(parts)
 
 
 def mask_of(model: torch.nn.Module, image: torch.Tensor, data: DataConfig) -> torch.Tensor:

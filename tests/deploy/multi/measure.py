@@ -19,7 +19,7 @@ from deploy.multi.adapter_file import SUFFIX, load_adapter, run_options, write_a
 from deploy.multi.bundle import MODEL_FILE, write_base
 from deploy.multi.inputs import arrays_of, same_forms, tensors_of
 from deploy.multi.int8 import INT8_FILE, BaseFiles, write_int8
-from deploy.multi.tasks import Task
+from deploy.multi.task import Task
 from deploy.program import export_program, merged_copy
 from deploy.session import open_session
 from deploy.targets.onnx import OnnxTarget

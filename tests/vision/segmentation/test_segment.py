@@ -13,11 +13,12 @@ from shared_peft.weights import read_tensors, write_tensors
 from vision.backbones.family import BackboneSpec
 from vision.commands import COMMANDS
 from vision.segmentation import fit as fit_module
+from vision.segmentation.config import SegmentConfig
 from vision.segmentation.datasets import shapes
 from vision.segmentation.masked import SEGMENTATION_DATASETS
 from vision.segmentation.model import build_segmenter
 from vision.segmentation.predict import evaluate_masks, mask_of
-from vision.segmentation.segment import SegmentConfig, segment
+from vision.segmentation.segment import segment
 from vision.segmentation.trained import load_segment_run, plain_segmenter, read_segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore:ranks lowered", "ignore:.* runs beside dense layers only")

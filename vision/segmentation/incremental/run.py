@@ -5,18 +5,14 @@ from pathlib import Path
 
 from shared_peft.errors import ConfigError
 from shared_peft.training import RunFolder
+from vision.finetune import comparable
+from vision.segmentation.config import SegmentConfig, segment_settings
 from vision.segmentation.datasets import open_masked
 from vision.segmentation.fit import start
 from vision.segmentation.incremental.fit import fit_new_classes
 from vision.segmentation.incremental.widen import widen
-from vision.segmentation.segment import (
-    SegmentConfig,
-    SegmentResult,
-    comparable,
-    read_sides,
-    score_and_save,
-    segment_settings,
-)
+from vision.segmentation.masked import load_sides
+from vision.segmentation.outcome import SegmentResult, score_and_save
 from vision.segmentation.trained import plain_segmenter
 from vision.trained import SEGMENT
 
@@ -48,7 +44,7 @@ def segment_incrementally(config: SegmentConfig, before: Path, *, progress: bool
     data = open_masked(config.data, (*known, *config.classes))
     settings = segment_settings(config)
     wide = widen(old, len(config.classes))
-    train, test = read_sides(data, config, progress=progress)
+    train, test = load_sides(data, config.images, config.image_size, progress=progress)
     presence = train.presence(config.classes)
     trainee = start(wide, settings, len(train.names))
     folder = RunFolder.create(config.out, SEGMENT, comparable(config), resume=config.resume)
