@@ -1,0 +1,112 @@
+"""How many small faults the tests notice.
+
+`pip install cosmic-ray==8.7.0 coverage==7.17.3 && python -m tests.benchmarks.mutation --sample 600 --out runs/mutation`
+
+All tests run once to learn which lines each runs. Then places of the code are drawn, one operator at each, and the
+tests that run the changed line decide: killed, timed out (counted as killed), or survived. Kept in ``--out``: started
+again, it goes on. The tests of one mutant end after ``--seconds``, so survivors are rather too many than too few.
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+import torch  # noqa: F401  (here once instead of once in every child)
+
+from tests.benchmarks.mutation_sites import Mutant, sites
+from tests.benchmarks.mutation_tests import KILLED, TIMED_OUT, observe, verdict
+
+PACKAGES = ["shared_peft", "imu_saga/masking"]
+TESTS = ["tests/shared_peft", "tests/imu_saga/test_masking.py"]
+
+
+def main() -> None:
+    """Draw, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=600, help="mutants; 0 takes one at every place")
+    parser.add_argument("--seconds", type=float, default=60, help="of tests for one mutant")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--packages", nargs="*", default=PACKAGES)
+    parser.add_argument("--tests", nargs="*", default=TESTS)
+    parser.add_argument("--out", type=Path, default=Path("runs/mutation"))
+    options = parser.parse_args()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    trees = [_copy(out / f"tree{worker}") for worker in range(options.workers)]
+    observed = observe(trees[0], options.packages, options.tests, out / "observed.json")
+    drawn = draw(trees[0], options.packages, options.sample, options.seed)
+    kept = out / "verdicts.json"
+    verdicts: dict[str, str] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    free: Queue[Path] = Queue()
+    for tree in trees:
+        free.put(tree)
+
+    def judge(mutant: Mutant) -> None:
+        tree = free.get()
+        names = observed.of(mutant.file, mutant.line, options.seconds)
+        found = verdict(tree, mutant.file, mutant.source(tree), names, 4 * options.seconds + 120)
+        free.put(tree)
+        verdicts[mutant.name] = found
+        kept.write_text(json.dumps(verdicts, indent=1), "utf-8")
+        print(len(verdicts), found, mutant.name, flush=True)
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(judge, [mutant for mutant in drawn if mutant.name not in verdicts]))
+    report(trees[0], drawn, verdicts)
+
+
+def draw(root: Path, packages: list[str], count: int, seed: int) -> list[Mutant]:
+    """Return one mutant at each of ``count`` places, drawn alike over all places of the packages."""
+    generator = random.Random(seed)
+    files = sorted(path.relative_to(root) for package in packages for path in (root / package).rglob("*.py"))
+    every = [generator.choice(place) for file in files for place in sites(root, str(file))]
+    generator.shuffle(every)
+    return every[: count or None]
+
+
+def report(root: Path, drawn: list[Mutant], verdicts: dict[str, str]) -> None:
+    """Print the table and the survivors."""
+    print("\n| folder | mutants | killed | timed out | survived | killed [%] |\n|---|---|---|---|---|---|")
+    folders = {mutant: str(Path(mutant.file).parent) for mutant in drawn}
+    for folder in [*sorted(set(folders.values())), "all"]:
+        found = Counter(verdicts[m.name] for m in drawn if folder in ("all", folders[m]))
+        dead, total = found[KILLED] + found[TIMED_OUT], found.total()
+        low, high = _interval(dead, total)
+        rate = f"{100 * dead / total:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+        print(f"| {folder} | {total} | {found[KILLED]} | {found[TIMED_OUT]} | {total - dead} | {rate} |")
+    print("\nSurvivors:")
+    for mutant in sorted(drawn, key=lambda mutant: (mutant.file, mutant.line)):
+        if verdicts[mutant.name] not in (KILLED, TIMED_OUT):
+            old = (root / mutant.file).read_text("utf-8").splitlines()
+            new = mutant.source(root).splitlines()
+            place = next((row for row, (was, now) in enumerate(zip(old, new, strict=False)) if was != now), 0)
+            print(f"- `{mutant.name}` ({verdicts[mutant.name]}): `{old[place].strip()}` -> `{new[place].strip()}`")
+
+
+def _interval(hits: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, share = 1.96, hits / total
+    middle, width = share + z * z / (2 * total), z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    return (middle - width) / (1 + z * z / total), (middle + width) / (1 + z * z / total)
+
+
+def _copy(tree: Path) -> Path:
+    """Copy what git tracks, once."""
+    if not tree.is_dir():
+        files = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True).stdout.split("\0")
+        for file in filter(None, files):
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, tree / file)
+    return tree
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Which tests run which line, and whether those of a line notice that it was changed."""
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+
+QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "--tb=no")
+KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one run of all tests showed.
+
+    Args:
+        seconds: duration by test.
+        tests: numbers of the tests (their place in ``seconds``) by file and line; line "0" has all of the file's.
+    """
+
+    seconds: dict[str, float]
+    tests: dict[str, dict[str, list[int]]]
+
+    def of(self, file: str, line: int, most_seconds: float) -> list[str]:
+        """Return the tests that run a line, the quick ones first and one of every function before a second one.
+
+        A line that runs on import has all tests of its file. Tests beyond ``most_seconds`` are left out.
+        """
+        names, lines = list(self.seconds), self.tests.get(file, {})
+        found = [names[number] for number in lines.get(str(line)) or lines.get("0", [])]
+        seen: Counter[str] = Counter()
+        ranked = []
+        for name in sorted(found, key=lambda name: (self.seconds[name], name)):
+            function = name.partition("[")[0]
+            ranked.append((seen[function], self.seconds[name], name))
+            seen[function] += 1
+        chosen, spent = [], 0.0
+        for _, seconds, name in sorted(ranked):
+            if spent + seconds <= most_seconds:
+                chosen.append(name)
+                spent += seconds
+        return chosen
+
+
+class _Watch:
+    """Switches the context of coverage at every test, and takes its time."""
+
+    def __init__(self, measured: coverage.Coverage) -> None:
+        self.measured, self.seconds = measured, {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.measured.switch_context(item.nodeid)
+        start = time.perf_counter()
+        try:
+            return (yield)
+        finally:
+            self.seconds[item.nodeid] = time.perf_counter() - start
+            self.measured.switch_context("")
+
+
+def observe(root: Path, packages: list[str], tests: list[str], out: Path) -> Observed:
+    """Run all tests once in a tree and write what they run to ``out``; an earlier one there is read instead."""
+    if not out.is_file():
+        forked(lambda: _observe(root, packages, tests, out))
+    return Observed(**json.loads(out.read_text("utf-8")))
+
+
+def _observe(root: Path, packages: list[str], tests: list[str], out: Path) -> int:
+    _enter(root)
+    measured = coverage.Coverage(data_file=None, include=[f"{root}/{package}/*" for package in packages])
+    watch = _Watch(measured)
+    measured.start()
+    status = pytest.main([*QUIET, *tests], plugins=[watch])
+    measured.stop()
+    if status:
+        sys.exit("The tests must pass before anything is changed")
+    data, numbers = measured.get_data(), {name: number for number, name in enumerate(watch.seconds)}
+    by_file: dict[str, dict[str, list[int]]] = {}
+    for file in data.measured_files():
+        lines: defaultdict[str, set[int]] = defaultdict(set)
+        for line, contexts in data.contexts_by_lineno(file).items():
+            ran = {numbers[name] for name in contexts if name in numbers}
+            lines["0"] |= ran
+            lines[str(line)] |= ran if "" not in contexts else set()
+        by_file[str(Path(file).relative_to(root))] = {line: sorted(ran) for line, ran in lines.items()}
+    out.write_text(json.dumps(asdict(Observed(watch.seconds, by_file))), "utf-8")
+    return 0
+
+
+class _Chosen:
+    """Keeps the chosen tests only, in their order."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.places = {name: place for place, name in enumerate(names)}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self.places), key=lambda item: self.places[item.nodeid]
+        )
+
+
+def verdict(root: Path, file: str, source: str, names: list[str], most_seconds: float) -> str:
+    """Run tests on a tree with one file changed, and put the file back.
+
+    Args:
+        root: a copy of the tree that nobody else uses.
+        file: path below it.
+        source: the changed file.
+        names: the tests.
+        most_seconds: how long they may take before the mutant counts as hanging [s].
+    """
+    if not names:
+        return NOT_RUN
+    path = root / file
+    original = path.read_text("utf-8")
+    path.write_text(source, "utf-8")
+    files = list(dict.fromkeys(name.partition("::")[0] for name in names))
+    try:
+        status = forked(lambda: _run(root, files, names), most_seconds)
+    finally:
+        path.write_text(original, "utf-8")
+    return TIMED_OUT if status is None else KILLED if status else SURVIVED
+
+
+def _run(root: Path, files: list[str], names: list[str]) -> int:
+    _enter(root)
+    return int(pytest.main(["-x", *QUIET, *files], plugins=[_Chosen(names)]))
+
+
+def _enter(root: Path) -> None:
+    """Make a tree the one that is imported; no compiled file of a mutant is left behind."""
+    os.chdir(root)
+    sys.dont_write_bytecode = True
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
+    sys.path[:] = [str(root), *(part for part in sys.path if part not in ("", str(root)))]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "shared_peft", "imu_saga")]:
+        del sys.modules[name]
+
+
+def forked(work: Callable[[], Any], most_seconds: float | None = None) -> int | None:
+    """Do work in a child process group, silently; return its exit status, or None where it took too long."""
+    gc.collect()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        status = 70
+        try:
+            status = int(work() or 0)
+        finally:
+            os._exit(status)
+    end = None if most_seconds is None else time.monotonic() + most_seconds
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if end is not None and time.monotonic() > end:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(status)
