@@ -11,20 +11,12 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from deploy.bundle_files import CARD, PARITY, describe_files
 from deploy.card import model_card
 from deploy.golden import write_golden
+from deploy.layout import SCHEMA_VERSION, InputEntry, VariantEntry, write_manifest
 from deploy.local_paths import refuse_local_paths, without_paths
-from deploy.manifest import (
-    CARD,
-    PARITY,
-    SCHEMA_VERSION,
-    InputEntry,
-    Manifest,
-    VariantEntry,
-    describe_files,
-    verify_bundle,
-    write_manifest,
-)
+from deploy.manifest import Manifest, verify_bundle
 from deploy.parity import (
     TOLERANCE,
     ParityReport,

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS, Manifest, VariantEntry
+from deploy.bundle_files import GOLDEN, MANIFEST, PARITY, SUMS
+from deploy.layout import VariantEntry
+from deploy.manifest import Manifest
 from deploy.snippets import SNIPPETS
 
 _VARIANT_COLUMNS = {

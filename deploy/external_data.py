@@ -7,7 +7,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of TensorProto
 _CHILDREN: dict[str, dict[int, str]] = {  # messages that lead to tensors, by field number

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from deploy.manifest import GOLDEN, BundleError, Manifest
+from deploy.bundle_files import GOLDEN, BundleError
+from deploy.manifest import Manifest
 from shared_peft.errors import CheckpointError
 from shared_peft.weights import read_tensors, write_tensors
 

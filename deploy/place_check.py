@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 from deploy.model_files import ModelFile, model_files
 from deploy.parity import TOLERANCE
 from deploy.place import Engine, PlaceOptions, Reply

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploy.bundle_files import BundleError
 from deploy.golden import GoldenSample, read_golden
-from deploy.manifest import BundleError, Manifest, VariantEntry, verify_bundle
+from deploy.layout import VariantEntry
+from deploy.manifest import Manifest, verify_bundle
 from deploy.multi.golden import read_golden as read_golden_of_tasks
 from deploy.multi.inputs import CLASSES
 from deploy.multi.manifest import MultiManifest, holds_tasks, verify_multi

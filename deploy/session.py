@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deploy.bundle_files import BundleError
 from deploy.external_data import refuse_external_data
-from deploy.manifest import BundleError
 from deploy.packages import load_package
 
 _ERRORS_ONLY = 3

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deploy.manifest import Precision, Runtime
+from deploy.layout import Precision, Runtime
 from deploy.quantise import Int8
 from deploy.rows import MeasuredRows
 from shared_peft.errors import ConfigError

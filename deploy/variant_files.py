@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.manifest import VariantEntry
+from deploy.layout import VariantEntry
 from deploy.parity import TOLERANCE
 from deploy.rows import MeasuredRows, Runner, answers, compare_rows, rows_of
 from deploy.session import open_runner

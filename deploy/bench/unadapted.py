@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deploy.bundle import export_model
-from deploy.manifest import read_values
+from deploy.layout import read_values
 from deploy.preprocess import INSIDE, in_graph
 from deploy.runs import load_trained
 from deploy.variant import VariantOptions

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 from deploy.packages import load_package
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 
 from deploy.bundle import DEFAULT_OPSET, check_trained, new_folder
+from deploy.bundle_files import CARD, PARITY, describe_files
+from deploy.layout import SCHEMA_VERSION, InputEntry, VariantEntry, write_manifest
 from deploy.local_paths import refuse_local_paths, without_paths
-from deploy.manifest import CARD, PARITY, SCHEMA_VERSION, InputEntry, VariantEntry, describe_files, write_manifest
 from deploy.multi.adapter_file import ADAPTER_VERSION, SUFFIX
 from deploy.multi.card import multi_card
 from deploy.multi.golden import write_golden

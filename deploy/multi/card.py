@@ -1,7 +1,7 @@
 """README.md of a bundle with many adapters, written from its manifest."""
 
+from deploy.bundle_files import GOLDEN, MANIFEST, PARITY, SUMS
 from deploy.card import plain_values, section, table
-from deploy.manifest import GOLDEN, MANIFEST, PARITY, SUMS
 from deploy.multi.manifest import MultiManifest, TaskEntry
 
 _RUN = """\

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from deploy.bundle_files import GOLDEN, BundleError
 from deploy.golden import GoldenSample, read_sample
-from deploy.manifest import GOLDEN, BundleError
 from deploy.multi.manifest import MultiManifest
 from deploy.multi.task import Task
 from shared_peft.weights import write_tensors

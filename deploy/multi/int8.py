@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.graph_edit import read_graph, write_graph
-from deploy.manifest import VariantEntry
+from deploy.layout import VariantEntry
 from deploy.multi.adapter_file import SUFFIX
 from deploy.multi.required import split_defaults
 from deploy.multi.switch import AdapterSwitch

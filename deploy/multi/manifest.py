@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.manifest import Check, FileEntry, InputEntry, VariantEntry, listed, load_layout, read_values, verify_layout
+from deploy.bundle_files import FileEntry
+from deploy.layout import Check, InputEntry, VariantEntry, listed, load_layout, read_values, verify_layout
 from shared_peft.errors import ConfigError
 
 

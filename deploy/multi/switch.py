@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 from deploy.multi.adapter_file import load_adapter, read_adapter, run_options
 from deploy.multi.graph import BASE_KEY
 from deploy.session import open_session

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 from deploy.packages import load_package
 from deploy.program import quiet_export
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written

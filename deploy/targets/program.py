@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from deploy.manifest import BundleError
+from deploy.bundle_files import BundleError
 from deploy.program import quiet_export
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written
 from shared_peft.atomic import replacing

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
+from deploy.bundle_files import MANIFEST
 from deploy.golden import GOLDEN
-from deploy.manifest import MANIFEST, Manifest, verify_bundle
+from deploy.manifest import Manifest, verify_bundle
 from deploy.multi.golden import LOGITS
 from deploy.multi.manifest import MultiManifest, holds_tasks, verify_multi
 from deploy.multi.required import required_graph

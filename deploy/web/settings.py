@@ -3,8 +3,9 @@
 import hashlib
 from typing import Any
 
+from deploy.bundle_files import MANIFEST
 from deploy.golden import GOLDEN
-from deploy.manifest import MANIFEST, Manifest
+from deploy.manifest import Manifest
 from deploy.multi.manifest import MultiManifest
 from deploy.parity import TOLERANCE
 from deploy.preprocessor import INSIDE

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deploy import BundleRunner
-from deploy.manifest import GOLDEN, MANIFEST, SUMS
+from deploy.bundle_files import GOLDEN, MANIFEST, SUMS
 from deploy.multi.adapter_file import write_adapter
 from shared_peft.atomic import sha256_of
 from shared_peft.errors import SagaPeftError

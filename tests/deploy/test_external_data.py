@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.bundle_files import BundleError
 from deploy.external_data import refuse_external_data
-from deploy.manifest import BundleError
 from deploy.session import open_session
 
 PLACES = (

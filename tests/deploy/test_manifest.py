@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from deploy import BundleError, BundleRunner, load_manifest, verify_bundle
-from deploy.manifest import MANIFEST, SUMS
+from deploy.bundle_files import MANIFEST, SUMS
 from shared_peft.atomic import sha256_of
 
 

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from deploy import BundleError, BundleRunner, verify_bundle
 from deploy.golden import GOLDEN, read_golden
-from deploy.manifest import write_manifest
+from deploy.layout import write_manifest
 from shared_peft.errors import DataError, MissingPackageError
 from tests.deploy.toys import CLASSES
 
@@ -57,7 +57,8 @@ def _resign(bundle):
     """Make the hashes fit the files again."""
     import dataclasses
 
-    from deploy.manifest import MANIFEST, SUMS, describe_files, load_manifest
+    from deploy.bundle_files import MANIFEST, SUMS, describe_files
+    from deploy.manifest import load_manifest
 
     manifest = load_manifest(bundle)
     files = {name: entry for name, entry in describe_files(bundle).items() if name not in (MANIFEST, SUMS)}

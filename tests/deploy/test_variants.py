@@ -10,7 +10,7 @@ import torch
 from deploy import BundleError, BundleRunner, export_model, load_manifest, verify_bundle
 from deploy.commands import COMMANDS
 from deploy.graph_edit import operators
-from deploy.manifest import VariantEntry
+from deploy.layout import VariantEntry
 from deploy.rows import compare_rows
 from deploy.session import open_runner
 from deploy.variant_files import check_size, check_variant

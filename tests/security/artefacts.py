@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from deploy import BundleRunner, export_model
-from deploy.manifest import MANIFEST, SUMS
+from deploy.bundle_files import MANIFEST, SUMS
 from deploy.multi import export_multi
 from imu_saga.card import load_encoder, read_card
 from imu_saga.store.store import WindowStore

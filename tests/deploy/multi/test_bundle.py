@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deploy import BundleRunner
-from deploy.manifest import MANIFEST
+from deploy.bundle_files import MANIFEST
 from deploy.multi import export_multi
 from deploy.multi.adapter_file import read_adapter
 from deploy.multi.graph import BASE_KEY

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 
 from deploy import BundleError, BundleRunner
-from deploy.manifest import MANIFEST, SUMS, describe_files, write_manifest
+from deploy.bundle_files import MANIFEST, SUMS, describe_files
+from deploy.layout import write_manifest
 from deploy.multi import adapter_file
 from deploy.multi.adapter_file import read_adapter, write_adapter
 from deploy.multi.manifest import load_multi, verify_multi

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from deploy.bundle_files import BundleError
 from deploy.chromium import find_browser
 from deploy.commands import COMMANDS
-from deploy.manifest import BundleError
 from deploy.model_files import model_files
 from deploy.parity import TOLERANCE
 from deploy.place import Engine, Place, PlaceOptions, Reply

@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from deploy.bundle_files import BundleError
 from deploy.commands import COMMANDS
-from deploy.manifest import BundleError, load_manifest
+from deploy.manifest import load_manifest
 from deploy.web import SiteOptions, build_site, make_server
 from deploy.web import runtime as runtime_module
 from deploy.web.model_files import Adapter, SiteModel, read_model
