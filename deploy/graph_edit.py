@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.packages import load_package
 from shared_peft.atomic import replacing
+from shared_peft.packages import load_package
 
 _ERRORS_ONLY = 3
 LEAST_ELEMENTS = 64  # ours: a Cast node takes 40 bytes, so smaller tensors are not worth halving
@@ -20,7 +20,7 @@ _SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of IEEE 754 binary16; below
 
 def read_graph(path: Path) -> Any:
     """Return the ModelProto of an .onnx file."""
-    return load_package("onnx", "reading an ONNX file").load(str(path))
+    return load_package("onnx", "reading an ONNX file", extra="deploy").load(str(path))
 
 
 def write_graph(model: Any, path: Path) -> None:
@@ -41,7 +41,7 @@ def halve(model: Any, names: Collection[str]) -> None:
         model: a ModelProto, changed in place.
         names: initialisers that may be halved; small ones, and those that half precision cannot hold, are left.
     """
-    onnx = load_package("onnx", "half precision")
+    onnx = load_package("onnx", "half precision", extra="deploy")
     nodes, palettes = [], []
     for tensor in model.graph.initializer:
         if tensor.name not in names or tensor.data_type != onnx.TensorProto.FLOAT:
@@ -93,7 +93,7 @@ def store_int8(model: Any, names: Collection[str]) -> None:
         names: initialisers of convolutions, whose first dimension counts output channels, or of recurrent layers,
             whose first two count directions and the rows of the gates.
     """
-    onnx = load_package("onnx", "int8 weights")
+    onnx = load_package("onnx", "int8 weights", extra="deploy")
     recurrent = {name for node in model.graph.node if node.op_type == "GRU" for name in node.input}
     nodes, scales = [], []
     for tensor in model.graph.initializer:
@@ -126,7 +126,7 @@ def share_equal(model: Any) -> None:
     """Keep one of each set of initialisers with the same bytes, in place: layers run several times share weights."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     kept, renamed = [], {}
-    onnx = load_package("onnx", "sharing weights")
+    onnx = load_package("onnx", "sharing weights", extra="deploy")
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         key = (tensor.data_type, tuple(tensor.dims), array.tobytes())
@@ -181,7 +181,7 @@ def operators(model: Any) -> Counter[str]:
 
 def fold(model: Any) -> Any:
     """Return a graph in which onnxruntime computed whatever depends on no input, with standard operators only."""
-    onnxruntime = load_package("onnxruntime", "folding constants")
+    onnxruntime = load_package("onnxruntime", "folding constants", extra="deploy")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

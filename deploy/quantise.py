@@ -16,9 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from deploy.graph_edit import halve, read_graph, share_equal, shorten, store_int8, used_domains, write_graph
-from deploy.packages import load_package
 from deploy.targets.onnx import strip
 from shared_peft.errors import ExportError
+from shared_peft.packages import load_package
 
 Int8 = Literal["dynamic", "static"]
 LINEAR, CONVOLUTION, RECURRENT = ("MatMul", "Gemm"), ("Conv",), ("GRU",)
@@ -47,7 +47,7 @@ def prepared(path: Path) -> Any:
     Raises:
         ExportError: onnxruntime cannot prepare it.
     """
-    package = load_package("onnxruntime.quantization.shape_inference", "quantisation")
+    package = load_package("onnxruntime.quantization.shape_inference", "quantisation", extra="deploy")
     with tempfile.TemporaryDirectory() as scratch, refusals("preparing for int8"):
         package.quant_pre_process(str(path), str(Path(scratch, "prepared.onnx")), skip_symbolic_shape=True)
         model = read_graph(Path(scratch, "prepared.onnx"))
@@ -112,7 +112,7 @@ def quantise_dynamic(model: Any, nodes: Collection[WeightNode]) -> Any:
         model: a prepared ModelProto; used up.
         nodes: see `weight_nodes`; what is not linear among them is stored in int8 and computed in float32.
     """
-    package = load_package("onnxruntime.quantization", "quantisation")
+    package = load_package("onnxruntime.quantization", "quantisation", extra="deploy")
     model.graph.ClearField("value_info")  # else the transposed weight of a Gemm contradicts its stored shape
     _own_weights(model)
     linear = [node.name for node in nodes if node.operator in LINEAR]
@@ -138,7 +138,7 @@ def quantise_static(model: Any, nodes: Sequence[WeightNode], rows: np.ndarray) -
         nodes: see `weight_nodes`; see `inner_nodes` for those that are quantised.
         rows: calibration inputs, float32, shape (n, *input_shape).
     """
-    package = load_package("onnxruntime.quantization", "quantisation")
+    package = load_package("onnxruntime.quantization", "quantisation", extra="deploy")
     inner = [node.name for node in inner_nodes(model, nodes)]
     if not inner:
         must = "must have a layer that another one feeds"
@@ -172,7 +172,7 @@ def compact(model: Any, floats: Collection[str]) -> None:
 
 
 def _constants(model: Any) -> dict[str, np.ndarray]:
-    onnx = load_package("onnx", "quantisation")
+    onnx = load_package("onnx", "quantisation", extra="deploy")
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 

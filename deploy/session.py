@@ -8,7 +8,7 @@ import numpy as np
 
 from deploy.bundle_files import BundleError
 from deploy.external_data import refuse_external_data
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 _ERRORS_ONLY = 3
 INPUT_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}  # what an input may be, in onnxruntime's words
@@ -28,7 +28,7 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
         MissingPackageError: onnxruntime is not installed.
         BundleError: the file cannot be loaded, or keeps tensors in other files.
     """
-    onnxruntime = load_package("onnxruntime", "running an ONNX file")
+    onnxruntime = load_package("onnxruntime", "running an ONNX file", extra="deploy")
     if path.suffix == ".onnx" and path.is_file():
         refuse_external_data(path)
     options = onnxruntime.SessionOptions()

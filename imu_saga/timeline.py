@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from imu_saga.picture import new_figure, write_picture
 from imu_saga.predict import Prediction
 from imu_saga.recording import Recording
 from imu_saga.signal.gravity import acc_columns
+from shared_peft.picture import new_figure, write_picture
 
 BINS = 1500  # columns of the picture a session's signal is drawn in
 MAX_SESSIONS = 6

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from shared_peft.errors import ConfigError
+from shared_peft.picture import new_figure
 from shared_peft.training import Difference, RunFolder
 from vision.adapt import check_method
 from vision.comparison.arena import PILOT_SEED, Arena, Source, run_cell
@@ -25,7 +26,6 @@ from vision.datasets import draw_shots, open_images
 from vision.finetune import comparable, parse_fields, target_pattern
 from vision.fit import FitSettings
 from vision.options import Augment, Data
-from vision.report.figure import new_figure
 from vision.transforms import load_pixels
 
 _MAY_GROW = ("methods", "shots", "seeds", "against")
@@ -96,7 +96,7 @@ def compare(config: CompareConfig, *, progress: bool = False) -> Comparison:
         MissingPackageError: matplotlib, or a rival's package, is not installed.
     """
     _check(config)
-    new_figure(1, 1)  # a missing matplotlib is told before the work
+    new_figure("compare", 1, 1)  # a missing matplotlib is told before the work
     images = open_images(config.data, config.classes)
     source = Source(config.backbone, config.checkpoint, config.pretrained, config.image_size)
     start = source.build(len(images.classes))

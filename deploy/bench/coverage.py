@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.model_files import ModelFile
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 XNNPACK = "XNNPACK"
 _COREML = {
@@ -44,9 +44,9 @@ def coverage(file: ModelFile) -> dict[str, Coverage]:
     """
     if file.path.suffix != ".onnx":
         return {}
-    onnx = load_package("onnx", "coverage")
-    checker = load_package("onnxruntime.tools.mobile_helpers.usability_checker", "coverage")
-    tools = load_package("onnxruntime.tools.onnx_model_utils", "coverage")
+    onnx = load_package("onnx", "coverage", extra="deploy")
+    checker = load_package("onnxruntime.tools.mobile_helpers.usability_checker", "coverage", extra="deploy")
+    tools = load_package("onnxruntime.tools.onnx_model_utils", "coverage", extra="deploy")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "optimised.onnx")
         tools.optimize_model(file.path, path)

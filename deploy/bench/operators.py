@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.model_files import ModelFile
 from deploy.multi.adapter_file import load_adapter, run_options
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 _ERRORS_ONLY = 3
 _WARM_UP, _RUNS = 3, 20
@@ -22,7 +22,7 @@ def operator_shares(file: ModelFile) -> dict[str, float]:
     Args:
         file: of a verified bundle; run on one thread.
     """
-    onnxruntime = load_package("onnxruntime", "a profile")
+    onnxruntime = load_package("onnxruntime", "a profile", extra="deploy")
     adapter = None if file.adapter is None else load_adapter(file.adapter)
     run = None if adapter is None else run_options(adapter)
     feeds = {file.feed: file.sample.inputs[:1]}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench.measure import FileBench
-from imu_saga.picture import new_figure, write_picture
+from shared_peft.picture import new_figure, write_picture
 
 _TOP = 7
 _REST = "#c8c8c8"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from deploy.bundle_files import BundleError
-from deploy.packages import load_package
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
+from shared_peft.packages import load_package
 
 SUFFIX = ".onnx_adapter"
 ADAPTER_VERSION = 1
@@ -33,7 +33,7 @@ def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], base_sha256: st
         ExportError: the file holds other values than it was given.
         MissingPackageError: onnxruntime is not installed.
     """
-    onnxruntime = load_package("onnxruntime", _WHERE)
+    onnxruntime = load_package("onnxruntime", _WHERE, extra="deploy")
     kept = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in tensors.items()}
     values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in kept.items()}
     adapter = onnxruntime.AdapterFormat()
@@ -52,7 +52,7 @@ def read_adapter(path: Path, base_sha256: str) -> dict[str, np.ndarray]:
     Raises:
         BundleError: no adapter file, or one of another base.
     """
-    onnxruntime = load_package("onnxruntime", _WHERE)
+    onnxruntime = load_package("onnxruntime", _WHERE, extra="deploy")
     try:
         adapter = onnxruntime.AdapterFormat.read_adapter(str(path))
     except Exception as error:  # onnxruntime's exceptions share no base class
@@ -66,14 +66,14 @@ def read_adapter(path: Path, base_sha256: str) -> dict[str, np.ndarray]:
 
 def load_adapter(path: Path) -> Any:
     """Return an adapter file as ``onnxruntime.LoraAdapter``; check it with `read_adapter` first."""
-    adapter = load_package("onnxruntime", _WHERE).LoraAdapter()
+    adapter = load_package("onnxruntime", _WHERE, extra="deploy").LoraAdapter()
     adapter.Load(str(path))
     return adapter
 
 
 def run_options(adapter: Any) -> Any:
     """Return run options with one active adapter; onnxruntime checks neither overlaps nor versions of several."""
-    options = load_package("onnxruntime", _WHERE).RunOptions()
+    options = load_package("onnxruntime", _WHERE, extra="deploy").RunOptions()
     options.log_severity_level = 3  # errors only
     options.add_active_adapter(adapter)
     return options

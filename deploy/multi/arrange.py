@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 _BIAS = 2  # place of a convolution's bias among its inputs
 
@@ -44,7 +44,7 @@ def _move_bias(proto: Any, base: Any, chain: Any) -> None:
         bias = base.input[_BIAS]
         del base.input[_BIAS:]
     else:
-        onnx = load_package("onnx", "multi-task graphs")
+        onnx = load_package("onnx", "multi-task graphs", extra="deploy")
         rows = next(
             each.type.tensor_type.shape.dim[0].dim_value for each in proto.graph.input if each.name == chain.input[1]
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 _PRODUCTS = ("MatMul", "Gemm", "Reshape")  # each row of the output comes of that row of the first input
 _WEIGHT, _BIAS = 1, 2  # places among a convolution's inputs
@@ -77,7 +77,7 @@ class _Graph:
     """
 
     def __init__(self, proto: Any) -> None:
-        self.onnx, self.graph = load_package("onnx", "multi-task graphs"), proto.graph
+        self.onnx, self.graph = load_package("onnx", "multi-task graphs", extra="deploy"), proto.graph
         self.made_by = {name: node for node in self.graph.node for name in node.output}
         self.constants = {each.name: self.onnx.numpy_helper.to_array(each) for each in self.graph.initializer}
         self.rows_of_input = {each.name: each.type.tensor_type.shape.dim[0].dim_value for each in self.graph.input}

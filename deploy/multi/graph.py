@@ -20,13 +20,13 @@ from deploy.multi.arrange import arrange_sums
 from deploy.multi.fold import fold_norms
 from deploy.multi.inputs import CLASSES, GraphInput, TaskTensors, replaced
 from deploy.multi.layer import Slot, example_like, with_inputs
-from deploy.packages import load_package
 from deploy.program import EXAMPLE_BATCH, MAX_BATCH, quiet_export
 from deploy.target import OUTPUT_NAME
 from deploy.targets.onnx import check_model, check_opset, strip
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
 from shared_peft.factors import Factors
+from shared_peft.packages import load_package
 
 BASE_KEY = "saga_peft.base_sha256"
 MAX_SIZE = 4096  # of a rank, and of a number of classes
@@ -210,7 +210,7 @@ def _drop_zero_biases(proto: Any) -> None:
 
 
 def _is_zero(proto: Any, name: str) -> bool:
-    onnx = load_package("onnx", "multi-task graphs")
+    onnx = load_package("onnx", "multi-task graphs", extra="deploy")
     values = [onnx.numpy_helper.to_array(each) for each in proto.graph.initializer if each.name == name]
     values += [
         onnx.numpy_helper.to_array(node.attribute[0].t)
@@ -242,5 +242,5 @@ def _read_by(node: Any) -> set[str]:
 
 def _append_defaults(proto: Any, inputs: Sequence[GraphInput]) -> None:
     """Give every task tensor a default, which makes its input optional; quantise before, or every slot is lost."""
-    onnx = load_package("onnx", "multi-task graphs")
+    onnx = load_package("onnx", "multi-task graphs", extra="deploy")
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(each.default, each.name) for each in inputs)

@@ -13,7 +13,7 @@ import numpy as np
 from deploy.graph_edit import read_graph
 from deploy.multi.adapter_file import read_adapter
 from deploy.multi.manifest import MultiManifest
-from deploy.packages import load_package
+from shared_peft.packages import load_package
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,10 @@ def required_graph(bundle: Path, manifest: MultiManifest) -> RequiredGraph:
         BundleError: an adapter file that cannot be read, or one of another base.
         MissingPackageError: onnx or onnxruntime is not installed.
     """
-    onnx, proto = load_package("onnx", "a base without defaults"), read_graph(bundle / manifest.model_file)
+    onnx, proto = (
+        load_package("onnx", "a base without defaults", extra="deploy"),
+        read_graph(bundle / manifest.model_file),
+    )
     defaults = {each.name: onnx.numpy_helper.to_array(each) for each in split_defaults(proto)}
     tensors = {
         name: defaults | read_adapter(bundle / task.file, manifest.base_sha256) for name, task in manifest.tasks.items()

@@ -15,10 +15,10 @@ from deploy.graph_edit import read_graph
 from deploy.model_files import ModelFile
 from deploy.multi.adapter_file import read_adapter
 from deploy.multi.required import split_defaults
-from deploy.packages import load_package
 from deploy.place import PLACES, Engine, Place, PlaceOptions, Reply
 from deploy.wasm import run_in_node
 from deploy.web.runtime import runtime_files
+from shared_peft.packages import load_package
 
 _MODEL = "model"
 _REPEATS = 9
@@ -84,7 +84,7 @@ def _with_tensors(file: ModelFile, path: Path) -> tuple[Path, dict[str, np.ndarr
 
     onnxruntime-web has no adapters: their tensors are inputs there, and it ignores an input that has a default.
     """
-    onnx, model = load_package("onnx", "WASM"), read_graph(file.path)
+    onnx, model = load_package("onnx", "WASM", extra="deploy"), read_graph(file.path)
     defaults = {each.name: onnx.numpy_helper.to_array(each) for each in split_defaults(model)}
     path.write_bytes(model.SerializeToString())
     assert file.adapter is not None

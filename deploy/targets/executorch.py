@@ -13,12 +13,12 @@ import torch
 from torch.export import ExportedProgram
 
 from deploy.bundle_files import BundleError
-from deploy.packages import load_package
 from deploy.program import quiet_export
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written
 from deploy.targets.program import operations
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
+from shared_peft.packages import load_package
 
 _WHERE = "export target executorch"
 

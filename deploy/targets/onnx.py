@@ -10,11 +10,11 @@ import torch
 from torch.export import ExportedProgram
 
 from deploy.conversion import Conversion
-from deploy.packages import load_package
 from deploy.session import open_runner
 from deploy.target import EXPORT_TARGETS, ExportTarget, Written
 from shared_peft.atomic import replacing
 from shared_peft.errors import ExportError
+from shared_peft.packages import load_package
 
 _BATCH = "batch"
 
@@ -31,7 +31,7 @@ class OnnxTarget(ExportTarget):
     def check_packages(self) -> None:
         """Raise MissingPackageError where onnx, onnxscript or onnxruntime is not installed."""
         for name in ("onnx", "onnxscript", "onnxruntime"):
-            load_package(name, "export target onnx")
+            load_package(name, "export target onnx", extra="deploy")
 
     def write(self, program: ExportedProgram, path: Path, *, input_name: str, opset: int) -> Written:
         """Write ``program`` as ONNX; see `ExportTarget.write`."""
@@ -104,7 +104,7 @@ def _name_batch(model: Any, free_axes: tuple[int, ...]) -> None:
 
 def check_model(model: Any) -> None:
     """Raise ExportError where a ModelProto is not valid ONNX, or too large for one file."""
-    onnx = load_package("onnx", "export target onnx")
+    onnx = load_package("onnx", "export target onnx", extra="deploy")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

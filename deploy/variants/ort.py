@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from deploy.packages import load_package
 from deploy.quantise import refusals
 from deploy.variant import VARIANTS, Material, Precision, Variant, VariantOptions
 from deploy.variants.int8 import Int8
+from shared_peft.packages import load_package
 
 _ERRORS_ONLY = 3
 
@@ -29,7 +29,7 @@ class Ort(Variant):
         The settings are those of onnxruntime's own converter for the target arm: int8 as ARM computes it, and no
         blocked layout of x86.
         """
-        onnxruntime = load_package("onnxruntime", "writing an .ort file")
+        onnxruntime = load_package("onnxruntime", "writing an .ort file", extra="deploy")
         small = material.folder / Int8.file_name
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from imu_saga.benchmark.table import classes_of, mean_and_deviation, of_cells, rows_of, shots_of
-from imu_saga.picture import new_figure, write_picture
+from shared_peft.picture import new_figure, write_picture
 
 Record = dict[str, Any]
 WHERE = "benchmark"

@@ -15,7 +15,6 @@ from imu_saga.benchmark.sides import Sides, load_sides
 from imu_saga.benchmark.starts import Starts, given_start
 from imu_saga.benchmark.table import csv_text, difference_text, score_table, summary
 from imu_saga.finetune import FinetuneConfig
-from imu_saga.picture import new_figure
 from imu_saga.pretrain import PretrainConfig
 from imu_saga.search import SearchConfig
 from imu_saga.source import DataOptions, split_protocol
@@ -23,6 +22,7 @@ from imu_saga.splits import SHOTS
 from shared_peft.atomic import write_text
 from shared_peft.command import Command
 from shared_peft.config import to_json
+from shared_peft.picture import new_figure
 from shared_peft.training import Difference, RunFolder
 
 KIND = "imu_saga.benchmark"

@@ -16,12 +16,12 @@ from imu_saga.evaluation.cross_data import check_never_trained, load_other
 from imu_saga.evaluation.scores import check_apart, check_fits, full_scores, side_scores, spread_text
 from imu_saga.evaluation.verification import verification_picture
 from imu_saga.finetune import predict_probabilities
-from imu_saga.picture import new_figure, write_picture
 from imu_saga.trained import FINETUNE_KIND, load_run
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
 from shared_peft.config import from_json
 from shared_peft.errors import ConfigError, DataError
+from shared_peft.picture import new_figure, write_picture
 
 
 @dataclass(frozen=True)

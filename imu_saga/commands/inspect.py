@@ -10,11 +10,11 @@ from imu_saga.datasets import open_dataset
 from imu_saga.inspection.facts import TableFacts, dataset_of, inspect_recording, inspect_table
 from imu_saga.inspection.reading import read_facts
 from imu_saga.inspection.report import as_json, draw, read_lines, table_lines
-from imu_saga.picture import write_picture
 from imu_saga.source import parsed_options
 from shared_peft.atomic import write_json
 from shared_peft.command import Command
 from shared_peft.errors import DataError
+from shared_peft.picture import write_picture
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import tyro
 
-from imu_saga.picture import new_figure
 from imu_saga.trained import load_run
 from shared_peft.command import Command
 from shared_peft.directions_report import directions_of_run, directions_table, write_directions
+from shared_peft.picture import new_figure
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """A user's own recording as a parquet file, read by pyarrow."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import pandas as pd
@@ -14,7 +14,8 @@ from imu_saga.files.table_recording import Columns, TableDataset, sample_table
 from imu_saga.files.tables import check_file, columns_of_frame, missing_columns
 from shared_peft.archives import check_content
 from shared_peft.atomic import replacing
-from shared_peft.errors import DataError, MissingPackageError
+from shared_peft.errors import DataError
+from shared_peft.packages import load_package
 
 
 @DATASETS.register("parquet")
@@ -44,16 +45,14 @@ class ParquetFile(TableDataset):
 
     def column_names(self, path: Path) -> list[str]:
         """Return the names of the columns."""
-        _check_package(path)
+        parquet = _parquet(path)
         check_file(path)
-        import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
-
         with _arrow_errors(path):
-            return [str(name) for name in pq.read_schema(path).names]
+            return [str(name) for name in parquet.read_schema(path).names]
 
     def write_sample(self, root: Path) -> None:
         """Write two files of 20 s in SI units, with labels, at 50 Hz."""
-        _check_package(root)
+        _parquet(root)
         for subject, columns in sample_table().items():
             with replacing(root / f"{subject}.parquet") as temporary:
                 pd.DataFrame(columns).to_parquet(temporary, engine="pyarrow", index=False)
@@ -61,17 +60,13 @@ class ParquetFile(TableDataset):
 
 def _check_content(path: Path, columns: int) -> None:
     """Refuse a file whose columns would fill the memory; a value repeated costs it next to nothing."""
-    import pyarrow.parquet as pq  # noqa: PLC0415  (an extra)
-
-    found = pq.read_metadata(path)
+    found = _parquet(path).read_metadata(path)
     packed = sum(found.row_group(group).total_byte_size for group in range(found.num_row_groups))
     check_content(path, max(packed, found.num_rows * columns * 8))
 
 
-def _check_package(where: Path) -> None:
-    if importlib.util.find_spec("pyarrow") is None:
-        fix = 'Run: pip install "saga-peft[parquet]"'
-        raise MissingPackageError(where, "package pyarrow must be installed to use parquet", "none", fix)
+def _parquet(where: Path) -> ModuleType:
+    return load_package("pyarrow.parquet", where, extra="parquet")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from imu_saga.inspection.axes import AxisFacts
 from imu_saga.inspection.facts import ClockFacts, TableFacts
 from imu_saga.inspection.guess import as_flag
 from imu_saga.inspection.reading import ReadFacts
-from imu_saga.picture import new_figure
+from shared_peft.picture import new_figure
 
 NOISY_JITTER = 0.05  # ours; of a sampling period
 SHOWN = 12  # recordings listed

@@ -10,11 +10,12 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from shared_peft.errors import ConfigError, MissingPackageError, RunError
+from shared_peft.errors import ConfigError, RunError
+from shared_peft.packages import load_package
 
 ATTEMPTS = 3  # ours: a trial that kills three workers is not run a fourth time
 LOCAL = "local"
@@ -112,22 +113,19 @@ def _end_with_the_search() -> None:
 
 @contextmanager
 def _dask(workers: int, scheduler: str) -> Iterator[tuple[Executor, int]]:
-    try:
-        from distributed import Client, LocalCluster  # noqa: PLC0415  (an extra, and slow to import)
-        from distributed.scheduler import KilledWorker  # noqa: PLC0415
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[cluster]"'
-        raise MissingPackageError("--scheduler", "package distributed must be installed", "none", fix) from error
+    distributed = load_package("distributed", "--scheduler", extra="cluster")
     if scheduler != LOCAL and "://" not in scheduler:
         raise ConfigError("--scheduler", f"must be {LOCAL} or an address", repr(scheduler), "Use tcp://HOST:8786")
-    cluster, dashboard = None, cast(Any, None)
+    cluster = None
     if scheduler == LOCAL:
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=dashboard)
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+        )
     try:
-        with Client(cluster or scheduler) as client:
+        with distributed.Client(cluster or scheduler) as client:
             size = workers if workers > 1 or cluster else max(1, _threads(client.nthreads()))
             yield client.get_executor(pure=False), size
-    except KilledWorker as error:
+    except distributed.scheduler.KilledWorker as error:
         raise RunError("search", "a trial must not kill its worker", "workers killed in a row", DIED_FIX) from error
     finally:
         if cluster is not None:

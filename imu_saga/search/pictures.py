@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from imu_saga.picture import new_figure, write_picture
 from imu_saga.search.engine import SearchResult
 from imu_saga.search.ledger import Trial
 from imu_saga.search.surrogate import Surrogate
 from imu_saga.search.verdict import INTERVAL_Z
+from shared_peft.picture import new_figure, write_picture
 
 PICTURE = "search.png"
 POINTS = 61

@@ -1,11 +1,16 @@
 """Which tests run which line, and whether those of a line notice that it was changed."""
 
+import contextlib
 import gc
+import importlib
 import json
+import math
 import os
+import resource
 import signal
 import sys
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +21,7 @@ import coverage
 import pytest
 
 QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "--tb=no")
+OURS = ("tests", "shared_peft", "vision", "imu_saga", "deploy")
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
 
 
@@ -26,10 +32,12 @@ class Observed:
     Args:
         seconds: duration by test.
         tests: numbers of the tests (their place in ``seconds``) by file and line; line "0" has all of the file's.
+        modules: what the tests import beside the tree.
     """
 
     seconds: dict[str, float]
     tests: dict[str, dict[str, list[int]]]
+    modules: list[str]
 
     def of(self, file: str, line: int, most_seconds: float) -> list[str]:
         """Return the tests that run a line, the quick ones first and one of every function before a second one.
@@ -70,10 +78,18 @@ class _Watch:
 
 
 def observe(root: Path, packages: list[str], tests: list[str], out: Path) -> Observed:
-    """Run all tests once in a tree and write what they run to ``out``; an earlier one there is read instead."""
+    """Run all tests once in a tree and write what they run to ``out``; an earlier one there is read instead.
+
+    What they import beside the tree is imported here, once instead of in every child.
+    """
     if not out.is_file():
         forked(lambda: _observe(root, packages, tests, out))
-    return Observed(**json.loads(out.read_text("utf-8")))
+    observed = Observed(**json.loads(out.read_text("utf-8")))
+    for name in observed.modules:
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(name)
+    return observed
 
 
 def _observe(root: Path, packages: list[str], tests: list[str], out: Path) -> int:
@@ -94,7 +110,8 @@ def _observe(root: Path, packages: list[str], tests: list[str], out: Path) -> in
             lines["0"] |= ran
             lines[str(line)] |= ran if "" not in contexts else set()
         by_file[str(Path(file).relative_to(root))] = {line: sorted(ran) for line, ran in lines.items()}
-    out.write_text(json.dumps(asdict(Observed(watch.seconds, by_file))), "utf-8")
+    modules = [name for name in sys.modules if name.partition(".")[0] not in OURS]
+    out.write_text(json.dumps(asdict(Observed(watch.seconds, by_file, modules))), "utf-8")
     return 0
 
 
@@ -119,7 +136,7 @@ def verdict(root: Path, file: str, source: str, names: list[str], most_seconds: 
         file: path below it.
         source: the changed file.
         names: the tests.
-        most_seconds: how long they may take before the mutant counts as hanging [s].
+        most_seconds: processor time they may take before the mutant counts as hanging [s].
     """
     if not names:
         return NOT_RUN
@@ -131,7 +148,7 @@ def verdict(root: Path, file: str, source: str, names: list[str], most_seconds: 
         status = forked(lambda: _run(root, files, names), most_seconds)
     finally:
         path.write_text(original, "utf-8")
-    return TIMED_OUT if status is None else KILLED if status else SURVIVED
+    return TIMED_OUT if status in (None, -signal.SIGXCPU) else KILLED if status else SURVIVED
 
 
 def _run(root: Path, files: list[str], names: list[str]) -> int:
@@ -145,16 +162,21 @@ def _enter(root: Path) -> None:
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
     sys.path[:] = [str(root), *(part for part in sys.path if part not in ("", str(root)))]
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "shared_peft", "imu_saga")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]
 
 
 def forked(work: Callable[[], Any], most_seconds: float | None = None) -> int | None:
-    """Do work in a child process group, silently; return its exit status, or None where it took too long."""
+    """Do work in a child process group, silently; return its exit status, or None where it seems to wait for ever.
+
+    ``most_seconds`` of processor time end it by SIGXCPU, ten times as much of any time by SIGKILL.
+    """
     gc.collect()
     child = os.fork()
     if child == 0:
         os.setsid()
+        if most_seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most_seconds), resource.RLIM_INFINITY))
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
@@ -163,7 +185,7 @@ def forked(work: Callable[[], Any], most_seconds: float | None = None) -> int | 
             status = int(work() or 0)
         finally:
             os._exit(status)
-    end = None if most_seconds is None else time.monotonic() + most_seconds
+    end = None if most_seconds is None else time.monotonic() + 10 * most_seconds
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -24,7 +24,7 @@ NOWHERE = Path("/sys/saga-peft")  # a folder nobody can write to, whatever right
 def write_picture(path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from imu_saga.picture import write_picture as write
+    from shared_peft.picture import write_picture as write
 
     figure = Figure()
     figure.subplots().plot([0, 1])

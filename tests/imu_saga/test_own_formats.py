@@ -1,6 +1,6 @@
 """A user's own file: every format gives the same recording; clocks, orders and sensors of every kind are handled."""
 
-import importlib.util
+import sys
 
 import numpy as np
 import pandas as pd
@@ -107,9 +107,8 @@ def test_a_csv_with_iso_dates_is_read(tmp_path):
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     path = write(table(), tmp_path / "walk.parquet")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else find(name))
-    with pytest.raises(MissingPackageError, match=r'pyarrow .* pip install "saga-peft\[parquet\]"'):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingPackageError, match=r'needs the package pyarrow.* pip install "saga-peft\[parquet\]"'):
         open_dataset("parquet").read(path)
     assert open_dataset("csv").read(write(table(), tmp_path / "walk.csv"))
 

@@ -376,8 +376,8 @@ class TestParquet:
 
     def test_a_missing_package_is_named_with_its_extra(self, tmp_path, monkeypatch):
         self.write(tmp_path / "a.parquet", noise(4, 3, 4), [0, 1, 0, 1])
-        monkeypatch.setitem(sys.modules, "pyarrow", None)
-        with pytest.raises(MissingPackageError, match=r'pyarrow must be installed.*pip install "saga-peft\[parquet\]"'):
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+        with pytest.raises(MissingPackageError, match=r'needs the package pyarrow.*pip install "saga-peft\[parquet\]"'):
             open_images(str(tmp_path))
 
     def test_labels_outside_the_described_classes_are_refused(self, tmp_path):

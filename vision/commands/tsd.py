@@ -3,13 +3,12 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from shared_peft.command import Command
 from shared_peft.directions_report import directions_of_run, directions_table, write_directions
-from shared_peft.errors import MissingPackageError
+from shared_peft.picture import new_figure
 from vision.trained import load_run
 
 
@@ -25,19 +24,10 @@ class TsdOptions:
 
 def run(options: TsdOptions) -> None:
     """Report on the directions of a run and print a line a layer."""
-    figure = _new_figure()
+    figure = new_figure("tsd")
     method, rows = directions_of_run(options.run, load_run(options.run).model)
     write_directions(options.out, method, rows, figure)
     sys.stdout.write(f"{directions_table(rows)}\n{options.out}\n")
-
-
-def _new_figure() -> Any:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[plot]"'
-        raise MissingPackageError("tsd", "package matplotlib must be installed", "none", fix) from error
-    return Figure(layout="constrained")
 
 
 COMMAND = Command(

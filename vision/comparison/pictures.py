@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from shared_peft.picture import new_figure
 from vision.comparison.table import Row
-from vision.report.figure import GRID, INK, QUIET, colours_of, hide_spines, label_text, new_figure
+from vision.report.figure import GRID, INK, QUIET, colours_of, hide_spines, label_text
 
 MARKERS = "osD^vPX*<>hp"
 COLUMNS = 2
@@ -20,7 +21,7 @@ def learning_curves_picture(rows: Sequence[Row], title: str) -> Any:
         title: of the score.
     """
     methods, shots = _methods(rows), sorted({row.shots for row in rows})
-    figure = new_figure(7.6, 4.6)
+    figure = new_figure("compare", 7.6, 4.6)
     axes = figure.subplots()
     for place, (method, look) in enumerate(_looks(methods).items()):
         found = sorted((row for row in rows if row.method == method), key=lambda row: row.shots)
@@ -54,7 +55,7 @@ def costs_picture(rows: Sequence[Row], title: str, cost: Callable[[Row], float],
     shots = sorted({row.shots for row in rows})
     columns = min(COLUMNS, len(shots))
     lines = -(-len(shots) // columns)
-    figure = new_figure(4.1 * columns + 1.6, 3.1 * lines + 0.3)
+    figure = new_figure("compare", 4.1 * columns + 1.6, 3.1 * lines + 0.3)
     grid = figure.subplots(lines, columns, squeeze=False)
     looks = _looks(_methods(rows))
     for axes, count in zip(grid.flat, shots, strict=False):

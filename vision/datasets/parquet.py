@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from shared_peft.archives import check_content
-from shared_peft.errors import DataError, MissingPackageError
+from shared_peft.errors import DataError
+from shared_peft.packages import load_package
 from vision.datasets.decode import read_image
 from vision.datasets.labelled import DATASETS, ImageData, ImageSource, LabelledImages
 from vision.datasets.sampling import set_aside
@@ -77,12 +78,7 @@ def _shard_files(path: Path) -> list[Path]:
 
 
 def _pyarrow_parquet() -> Any:
-    try:
-        from pyarrow import parquet  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[parquet]"'
-        raise MissingPackageError("parquet", "package pyarrow must be installed", "none", fix) from error
-    return parquet
+    return load_package("pyarrow.parquet", "parquet", extra="parquet")
 
 
 def _open_shard(path: Path) -> _Shard:

@@ -7,6 +7,7 @@ from typing import Any
 
 from shared_peft.atomic import replacing, write_text
 from shared_peft.errors import ConfigError, DataError
+from shared_peft.picture import new_figure
 from shared_peft.progress import Bar
 from shared_peft.training import RunFolder
 from vision.datasets import open_images
@@ -16,7 +17,6 @@ from vision.report.before import model_before
 from vision.report.calibration import reliability
 from vision.report.explanations import check_explanation
 from vision.report.features import Projection
-from vision.report.figure import new_figure
 from vision.report.looks import Models, features_part, looks_part
 from vision.report.page import Tile, page, percent
 from vision.report.sections import (
@@ -107,7 +107,7 @@ def explain_run(
         MissingPackageError: matplotlib is not installed.
     """
     description = read_description(run)
-    new_figure(1, 1)  # a missing matplotlib is told before the work
+    new_figure("explain", 1, 1)  # a missing matplotlib is told before the work
     images, label = open_images(data, description.classes).test, "read test images" if progress else None
     if (task := task_of(images.labels)) != description.task:
         raise DataError(data, f"must be {description.task} data, as the run's", task, "Point at data of the run's kind")

@@ -1,4 +1,4 @@
-"""Pictures as PNG bytes: matplotlib imported only where something is drawn, any text shown as it is."""
+"""Colours, labels and frames of the pictures in reports, and pictures as PNG bytes."""
 
 import io
 import warnings
@@ -7,30 +7,10 @@ from typing import Any
 
 import torch
 
-from shared_peft.errors import MissingPackageError
-
 DOTS_PER_INCH = 144
 INK, QUIET, GRID = "#1f2933", "#5b6b7b", "#d8dee6"
 BEFORE, AFTER, WRONG = "#8a97a6", "#1d6fb8", "#b3261e"
 LONGEST = 22  # characters of a name beside a picture
-
-
-def new_figure(width_in: float, height_in: float) -> Any:
-    """Return an empty matplotlib figure with constrained layout.
-
-    Args:
-        width_in: width [inches].
-        height_in: height [inches].
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[plot]"'
-        raise MissingPackageError("picture", "package matplotlib must be installed", "none", fix) from error
-    return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
 
 
 def png_of(figure: Any) -> bytes:

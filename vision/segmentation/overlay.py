@@ -6,10 +6,9 @@ import numpy as np
 import torch
 
 from shared_peft.atomic import replacing
-from shared_peft.errors import MissingPackageError
+from shared_peft.picture import new_figure, write_picture
 
 _OPACITY = 0.7
-_SCALE = 120  # dots an inch
 
 
 def palette(n_classes: int = 256) -> np.ndarray:
@@ -68,14 +67,10 @@ def write_overview(
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
-        from matplotlib.patches import Patch  # noqa: PLC0415
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[plot]"'
-        raise MissingPackageError("segment", "package matplotlib must be installed", "none", fix) from error
     titles = ("image", "truth", "predicted")
-    figure = Figure(figsize=(1.2 * len(values) + 0.6, 4.2), layout="constrained")
+    figure = new_figure("segment", 1.2 * len(values) + 0.6, 4.2)
+    from matplotlib.patches import Patch  # noqa: PLC0415  (new_figure has said so where it is missing)
+
     axes = figure.subplots(3, len(values), squeeze=False)
     nothing = torch.zeros_like(masks[0])
     for column, image in enumerate(values):
@@ -85,5 +80,4 @@ def write_overview(
     colours = palette(len(classes)) / 255
     patches = [Patch(color=colour, label=name) for colour, name in zip(colours[1:], classes[1:], strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(7, len(patches)), frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_SCALE)
+    write_picture(path, figure)

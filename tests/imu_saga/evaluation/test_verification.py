@@ -16,8 +16,8 @@ from imu_saga.evaluation.verification import (
     verification_picture,
     verify,
 )
-from imu_saga.picture import new_figure
 from shared_peft.errors import DataError
+from shared_peft.picture import new_figure
 
 scores = st.lists(st.integers(0, 12).map(lambda value: value / 4), min_size=1, max_size=25).map(np.asarray)
 

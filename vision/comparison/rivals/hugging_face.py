@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from shared_peft.errors import MissingPackageError, TargetError
+from shared_peft.errors import TargetError
 from shared_peft.inject import plan
+from shared_peft.packages import load_package
 from shared_peft.plain_lora import exact_pattern, exact_targets
 from shared_peft.stock import refusal
 from vision.adapt import Trainee, adapter_config, split_head
@@ -17,12 +18,7 @@ from vision.torchvision_ops import declare_missing_operators
 
 def _package() -> Any:
     declare_missing_operators()
-    try:
-        import peft  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[bench]"'
-        raise MissingPackageError("--against peft", "package peft must be importable", error, fix) from error
-    return peft
+    return load_package("peft", "--against peft", extra="bench")
 
 
 def _check() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from vision.report.figure import INK, QUIET, hide_spines, label_text, new_figure
+from shared_peft.picture import new_figure
+from vision.report.figure import INK, QUIET, hide_spines, label_text
 
 MOST_NUMBERED = 20  # ours: more classes are drawn without numbers
 DARK = 55.0  # [%]: beyond it text is white
@@ -21,7 +22,7 @@ def confusion_picture(confusion: Sequence[Sequence[int]], classes: Sequence[str]
     counts = np.asarray(confusion, dtype=float)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(12.0, 2.4 + 0.46 * len(classes))
-    figure = new_figure(side + 0.6, side)
+    figure = new_figure("explain", side + 0.6, side)
     axes = figure.subplots()
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     numbered = len(classes) <= MOST_NUMBERED

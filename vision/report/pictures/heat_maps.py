@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from vision.report.figure import INK, QUIET, WRONG, bare, label_text, new_figure, show_image
+from shared_peft.picture import new_figure
+from vision.report.figure import INK, QUIET, WRONG, bare, label_text, show_image
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def heat_map_picture(images: torch.Tensor, truths: Sequence[str], rows: Sequence
         truths: true class of each image.
         rows: heat maps of each model; every map is drawn from its own smallest to its own largest value.
     """
-    figure = new_figure(0.5 + 1.5 * len(images), 0.2 + 1.66 * (1 + len(rows)))
+    figure = new_figure("explain", 0.5 + 1.5 * len(images), 0.2 + 1.66 * (1 + len(rows)))
     grid = figure.subplots(1 + len(rows), len(images), squeeze=False)
     for axes, image, truth in zip(grid[0], images, truths, strict=True):
         show_image(axes, image)

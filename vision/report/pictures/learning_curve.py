@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vision.report.figure import AFTER, GRID, INK, QUIET, hide_spines, label_text, new_figure
+from shared_peft.picture import new_figure
+from vision.report.figure import AFTER, GRID, INK, QUIET, hide_spines, label_text
 
 NOT_DRAWN = frozenset({"step", "seconds"})
 COLUMNS = 3
@@ -18,7 +19,7 @@ def learning_curve_picture(metrics: Sequence[Mapping[str, Any]]) -> Any:
     names = curve_names(metrics)
     columns = min(COLUMNS, len(names))
     lines = -(-len(names) // columns)
-    figure = new_figure(3.6 * columns, 2.5 * lines)
+    figure = new_figure("explain", 3.6 * columns, 2.5 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from shared_peft.picture import new_figure
 from vision.report.answers import Mistake
-from vision.report.figure import INK, WRONG, label_text, new_figure, show_image
+from vision.report.figure import INK, WRONG, label_text, show_image
 
 COLUMNS = 6
 
@@ -20,7 +21,7 @@ def mistakes_picture(images: torch.Tensor, mistakes: Sequence[Mistake]) -> Any:
     """
     columns = min(COLUMNS, len(mistakes))
     lines = -(-len(mistakes) // columns)
-    figure = new_figure(1.75 * columns, 2.3 * lines)
+    figure = new_figure("explain", 1.75 * columns, 2.3 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(mistakes) :]:
         axes.set_axis_off()

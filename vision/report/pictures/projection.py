@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from vision.report.figure import INK, QUIET, bare, colours_of, label_text, new_figure
+from shared_peft.picture import new_figure
+from vision.report.figure import INK, QUIET, bare, colours_of, label_text
 
 MOST_IN_LEGEND = 20
 
@@ -19,7 +20,7 @@ def projection_picture(planes: Sequence[tuple[str, np.ndarray]], labels: np.ndar
         classes: class names; more than 20 share colours and have no legend.
     """
     legend = len(classes) <= MOST_IN_LEGEND
-    figure = new_figure(4.3 * len(planes) + 1.9 * legend, 4.5)
+    figure = new_figure("explain", 4.3 * len(planes) + 1.9 * legend, 4.5)
     panels = figure.subplots(1, len(planes), squeeze=False)[0]
     for axes, (title, points) in zip(panels, planes, strict=True):
         for label, colour in enumerate(colours_of(len(classes))):

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from shared_peft.picture import new_figure
 from vision.report.calibration import Reliability
-from vision.report.figure import AFTER, GRID, INK, QUIET, WRONG, hide_spines, new_figure
+from vision.report.figure import AFTER, GRID, INK, QUIET, WRONG, hide_spines
 
 
 def reliability_picture(found: Reliability) -> Any:
@@ -14,7 +15,7 @@ def reliability_picture(found: Reliability) -> Any:
     Args:
         found: of `vision.report.calibration.reliability`.
     """
-    figure = new_figure(5.4, 5.4)
+    figure = new_figure("explain", 5.4, 5.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
     left, width = found.edges[:-1].numpy(), float(found.edges[1])
     accuracy, confidence = found.accuracy.nan_to_num().numpy(), found.confidence.nan_to_num().numpy()

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from vision.report.figure import INK, QUIET, label_text, new_figure, show_image
+from shared_peft.picture import new_figure
+from vision.report.figure import INK, QUIET, label_text, show_image
 
 COLUMNS = 8
 
@@ -24,7 +25,7 @@ def thumbnails_picture(
     """
     columns = min(COLUMNS, len(images))
     lines = -(-len(images) // columns)
-    figure = new_figure(1.5 * columns, 2.0 * lines)
+    figure = new_figure("explain", 1.5 * columns, 2.0 * lines)
     grid = figure.subplots(lines, columns, squeeze=False)
     for axes in grid.flat[len(images) :]:
         axes.set_axis_off()

@@ -6,8 +6,8 @@ from types import ModuleType
 from shared_peft.errors import MissingPackageError
 
 
-def load_package(name: str, where: str, *, extra: str = "deploy") -> ModuleType:
-    """Import an optional package.
+def load_package(name: str, where: object, *, extra: str) -> ModuleType:
+    """Import an optional package, or a module of one.
 
     Args:
         name: its import name.
@@ -21,13 +21,11 @@ def load_package(name: str, where: str, *, extra: str = "deploy") -> ModuleType:
         MissingPackageError: it is not installed.
 
     Example:
-        >>> load_package("json", "an example").__name__
+        >>> load_package("json", "an example", extra="deploy").__name__
         'json'
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        fix = f'Run: pip install "saga-peft[{extra}]"'
-        raise MissingPackageError(
-            where, f"needs the package {name}", f"{type(error).__name__}: {error}", fix
-        ) from error
+        must, got = f"needs the package {name.partition('.')[0]}", f"{type(error).__name__}: {error}"
+        raise MissingPackageError(where, must, got, f'Run: pip install "saga-peft[{extra}]"') from error

@@ -4,28 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from shared_peft.atomic import replacing
-from shared_peft.errors import MissingPackageError
+from shared_peft.packages import load_package
 
 DOTS_PER_INCH = 120
 
 
-def new_figure(what: str, width_in: float = 8.0, height_in: float = 5.0) -> Any:
-    """Return an empty matplotlib figure with constrained layout.
+def new_figure(where: str, width_in: float = 8.0, height_in: float = 5.0) -> Any:
+    """Return an empty matplotlib figure with constrained layout on white.
 
     Args:
-        what: who draws, for the error message.
+        where: what draws, for the error message.
         width_in: width [inches].
         height_in: height [inches].
 
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import, and an extra)
-    except ImportError as error:
-        fix = 'Run: pip install "saga-peft[plot]"'
-        raise MissingPackageError(what, "package matplotlib must be installed", "none", fix) from error
-    return Figure(figsize=(width_in, height_in), layout="constrained")
+    figures = load_package("matplotlib.figure", where, extra="plot")
+    return figures.Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
 
 
 def write_picture(path: Path, figure: Any) -> None:
