@@ -1,20 +1,10 @@
-"""Which directions of each weight a run moved, and how much of the change they carry (arXiv:2409.01035v5, Sec. 3).
+"""Which directions of each weight a run moved, and how much of the change they carry (arXiv:2409.01035v5, Sec. 3)."""
 
-Plain rows, a text table, csv lines, and a picture drawn on a figure that the caller brings.
-"""
-
-import csv
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from shared_peft.atomic import replacing, write_json
-from shared_peft.config import to_json
 from shared_peft.errors import AdapterError, RunError
 from shared_peft.factors import Factors
 from shared_peft.inject import adapter_layers
@@ -22,10 +12,6 @@ from shared_peft.method import METHODS, method_name
 from shared_peft.model import PeftModel
 from shared_peft.spectrum import RELATIVE_EPSILON, Basis, change_rates, core_change_rates, hosvd, singular_directions
 from shared_peft.task_directions import NOT_LAUNCHED, TaskDirections
-
-_COLUMNS = 160  # of the heat map, at most
-_ACCENT = "#c2410c"
-CSV_COLUMNS = ("layer", "direction", "sigma", "change_rate", "chosen", "dsigma")
 
 
 @dataclass(frozen=True)
@@ -139,93 +125,3 @@ def _spectrum(weight: Tensor, change: Factors, basis: Basis) -> tuple[Tensor, Te
         return core.abs().flatten(), core_change_rates(core, factors, change).flatten()
     left, sigma, right = singular_directions(weight)
     return sigma, change_rates(left, sigma, right, change.out_factor, change.core.flatten(1))
-
-
-def directions_table(rows: Sequence[DirectionsRow]) -> str:
-    """Return a text table: a line a weight with the chosen directions and what they carry of the change."""
-    width = max(len("layer"), *(len(row.layer) for row in rows))
-    lines = [f"{'layer':<{width}}  {'step':>5}  {'carried':>8}  {'by top':>8}  {'|dW|':>9}  chosen directions"]
-    for row in rows:
-        step = "-" if row.step is None else str(row.step)
-        shown = " ".join(map(str, row.chosen[:8])) + (" ..." if len(row.chosen) > 8 else "")
-        shares = f"{_percent(row.chosen_share):>8}  {_percent(row.top_share):>8}"
-        lines.append(f"{row.layer:<{width}}  {step:>5}  {shares}  {row.change_norm:>9.3g}  {shown}".rstrip())
-    return "\n".join(lines)
-
-
-def write_directions(folder: Path, method: str, rows: Sequence[DirectionsRow], figure: Any) -> None:
-    """Write tsd.json (the rows), tsd.csv (a line a direction) and tsd.png, each whole or not at all.
-
-    Args:
-        folder: where to write; made if it is missing.
-        method: name of the run's method.
-        rows: see `directions_report`.
-        figure: an empty matplotlib figure with constrained layout, to draw on.
-    """
-    write_json(folder / "tsd.json", {"method": method, "layers": [to_json(row) for row in rows]})
-    with replacing(folder / "tsd.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows((CSV_COLUMNS, *_csv_rows(rows)))
-    draw_directions(figure, method, rows)
-    with replacing(folder / "tsd.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-
-
-def draw_directions(figure: Any, method: str, rows: Sequence[DirectionsRow]) -> None:
-    """Draw change rates by weight and direction, the chosen ones marked, beside the part of the change they carry."""
-    figure.set_size_inches(11, 1.7 + 0.19 * max(len(rows), 5))
-    map_axis, bar_axis = figure.subplots(1, 2, sharey=True, width_ratios=(3.4, 1))
-    _draw_rates(map_axis, figure, rows)
-    map_axis.set_title(f"{method}: change rate of each direction; dots: chosen directions", fontsize=9)
-    for shift, colour, label, name in (
-        (-0.2, _ACCENT, "chosen directions", "chosen_share"),
-        (0.2, "#52606d", "as many with largest sigma", "top_share"),
-    ):
-        widths = [100 * (getattr(row, name) or 0.0) for row in rows]
-        bar_axis.barh([y + shift for y in range(len(rows))], widths, height=0.38, color=colour, label=label)
-    bar_axis.set_xlim(0, min(100, max(5, 1.1 * bar_axis.get_xlim()[1])))
-    bar_axis.tick_params(labelsize=7, left=False)
-    bar_axis.set_xlabel("carried part of ||dW||$^2$ [%]", fontsize=8)
-    bar_axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*bar_axis.get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=7, frameon=False)
-
-
-def _draw_rates(axis: Any, figure: Any, rows: Sequence[DirectionsRow]) -> None:
-    """Draw the heat map, colours from the 5th percentile of the rates to the largest, and mark what was chosen."""
-    columns = min(_COLUMNS, max(len(row.sigma) for row in rows))
-    rates = torch.stack([_binned(row, columns) for row in rows])
-    lowest = max(float(rates.quantile(0.05)), 1e-4 * float(rates.max()), 1e-12)
-    extent = (0, 1, len(rows) - 0.5, -0.5)
-    image = axis.imshow(rates.clamp_min(lowest).numpy(), cmap="Blues", norm="log", aspect="auto", extent=extent)
-    points = [(x, y) for y, row in enumerate(rows) for x in _places(row)]
-    axis.scatter([x for x, _ in points], [y for _, y in points], s=14, c=_ACCENT, lw=0.4, edgecolors="white")
-    axis.set_xticks((0, 0.25, 0.5, 0.75, 1), ("largest", "1/4", "1/2", "3/4", "smallest"), fontsize=8)
-    axis.set_xlabel("direction, by falling singular value of the frozen weight", fontsize=8)
-    axis.set_yticks(range(len(rows)), [row.layer for row in rows], fontsize=7)
-    bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.5, pad=0.01, aspect=50)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("change rate", fontsize=8)
-
-
-def _binned(row: DirectionsRow, columns: int) -> Tensor:
-    """Return the largest change rate in each of ``columns`` equal parts of the spectrum, shape (columns,)."""
-    order = torch.tensor(row.sigma).argsort(descending=True, stable=True)
-    rates = torch.tensor(row.change_rates)[order]
-    return functional.adaptive_max_pool1d(rates[None], columns)[0]
-
-
-def _places(row: DirectionsRow) -> list[float]:
-    """Return where in the spectrum, from 0 (largest singular value) to 1, the chosen directions lie."""
-    order = torch.tensor(row.sigma).argsort(descending=True, stable=True).argsort()
-    return [(int(order[index]) + 0.5) / len(order) for index in row.chosen]
-
-
-def _csv_rows(rows: Sequence[DirectionsRow]) -> Iterator[tuple[Any, ...]]:
-    """Yield CSV_COLUMNS for each direction of each weight; dsigma is "" where none is trained."""
-    for row in rows:
-        dsigma = dict(zip(row.chosen, row.dsigma, strict=False))
-        for index, (sigma, rate) in enumerate(zip(row.sigma, row.change_rates, strict=True)):
-            yield row.layer, index, sigma, rate, int(index in row.chosen), dsigma.get(index, "")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"

@@ -2,21 +2,17 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from shared_peft import METHODS, PeftModel, get_peft_model, make_config
-from shared_peft.directions_report import (
-    CSV_COLUMNS,
-    directions_methods,
-    directions_of_run,
-    directions_report,
-    directions_table,
-    write_directions,
-)
-from shared_peft.errors import AdapterError, RunError
+from shared_peft.directions_command import CSV_COLUMNS, directions_table, write_directions
+from shared_peft.directions_picture import draw_directions
+from shared_peft.directions_report import directions_methods, directions_of_run, directions_report
+from shared_peft.errors import AdapterError, MissingPackageError, RunError
 from shared_peft.inject import adapter_layers
 from shared_peft.spectrum import RELATIVE_EPSILON, hosvd
 
@@ -130,16 +126,21 @@ def test_before_the_launch_and_without_a_change_there_is_no_share() -> None:
     assert directions_table([row]).splitlines()[1].split()[:4] == ["0", "100", "-", "-"]
 
 
-def test_files_hold_the_rows_and_the_picture_shows_every_layer(tmp_path) -> None:
-    from matplotlib.figure import Figure
+def test_without_matplotlib_nothing_is_written(tmp_path, monkeypatch) -> None:
+    model, _ = planted(nn.Linear(14, 10), "lora_tsd")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingPackageError, match=r'needs the package matplotlib.*pip install "saga-peft\[plot\]"'):
+        write_directions(tmp_path / "out", *directions_of_run("run", model))
+    assert not (tmp_path / "out").exists()
 
+
+def test_files_hold_the_rows_and_the_picture_shows_every_layer(tmp_path) -> None:
     torch.manual_seed(0)
     model, _ = planted(nn.Linear(14, 10), "lora_tsd")
     with torch.no_grad():
         next(only_layer(model).methods("default"))[1].dsigma.fill_(0.25)
     method, rows = directions_of_run("run", model)
-    figure = Figure(layout="constrained")
-    write_directions(tmp_path / "out", method, rows, figure)
+    write_directions(tmp_path / "out", method, rows)
     stored = json.loads((tmp_path / "out" / "tsd.json").read_text())
     assert stored["method"] == "lora_tsd"
     assert [layer["change_rates"] for layer in stored["layers"]] == [row.change_rates for row in rows]
@@ -151,7 +152,7 @@ def test_files_hold_the_rows_and_the_picture_shows_every_layer(tmp_path) -> None
         3: 0.25,
         7: 0.25,
     }
-    heat_map, bars = figure.axes[:2]
+    heat_map, bars = draw_directions(method, rows).axes[:2]
     assert [label.get_text() for label in heat_map.get_yticklabels()] == ["0"]
     places = sorted(float(x) for x, _ in heat_map.collections[0].get_offsets())
     assert places == pytest.approx([3.5 / 10, 7.5 / 10])
