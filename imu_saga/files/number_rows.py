@@ -83,7 +83,11 @@ def _check_widths(path: Path, between: Between, fewest: int, columns: int) -> No
             if not line.strip():
                 continue
             rows += 1
-            found = len(_cells(line, between))
+            cells = _cells(line, between)
+            if b"\0" in line:  # some versions of pandas read over it
+                column = next(index for index, cell in enumerate(cells) if b"\0" in cell)
+                raise _not_a_number(path, number, column, cells[column].decode("utf-8", "replace"))
+            found = len(cells)
             if not fewest <= found <= columns:
                 must = f"must hold {columns} numbers"
                 came = f"{found} in {line[:60].decode('utf-8', 'replace').strip()!r}"
@@ -100,6 +104,10 @@ def _fault(path: Path, between: Between, wanted: list[int], *, missing: bool) ->
             for column in (index for index in wanted if line.strip() and index < len(cells)):
                 known = _NUMBER.fullmatch(cells[column]) and abs(float(cells[column])) < LARGEST
                 if not (known or (missing and cells[column] in MISSING)):
-                    where = f"{path}, row {number}, column {column + 1}"
-                    return DataError(where, f"must be a number below {LARGEST:g}", repr(cells[column][:40]), _FIX)
+                    return _not_a_number(path, number, column, cells[column])
     return DataError(path, "must be a table of numbers", "text that cannot be read", _FIX)
+
+
+def _not_a_number(path: Path, row: int, column: int, cell: str) -> DataError:
+    where = f"{path}, row {row}, column {column + 1}"
+    return DataError(where, f"must be a number below {LARGEST:g}", repr(cell[:40]), _FIX)

@@ -260,7 +260,7 @@ def _loosely(reader: TableDataset, path: Path, header: list[str]) -> tuple[pd.Da
 
 def _has_commas(frame: pd.DataFrame, names: list[str]) -> bool:
     """Tell whether commas mark the decimals of most cells."""
-    marked = [frame[name].str.fullmatch(r"\s*-?\d+,\d+\s*").fillna(False).mean() for name in names]
+    marked = [frame[name].str.fullmatch(r"\s*-?\d+,\d+\s*", na=False).mean() for name in names]
     return float(np.mean(marked)) > 0.5
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import coverage
 import pytest
 
-QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "--tb=no")
+QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "--tb=short")
 OURS = ("tests", "shared_peft", "vision", "imu_saga", "deploy")
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
 
@@ -83,7 +83,9 @@ def observe(root: Path, packages: list[str], tests: list[str], out: Path) -> Obs
     What they import beside the tree is imported here, once instead of in every child.
     """
     if not out.is_file():
-        forked(lambda: _observe(root, packages, tests, out))
+        forked(lambda: _observe(root, packages, tests, out), log=out.with_suffix(".log"))
+    if not out.is_file():
+        sys.exit(f"The tests must pass before anything is changed; {out.with_suffix('.log')} says what failed")
     observed = Observed(**json.loads(out.read_text("utf-8")))
     for name in observed.modules:
         with contextlib.suppress(Exception), warnings.catch_warnings():
@@ -100,7 +102,7 @@ def _observe(root: Path, packages: list[str], tests: list[str], out: Path) -> in
     status = pytest.main([*QUIET, *tests], plugins=[watch])
     measured.stop()
     if status:
-        sys.exit("The tests must pass before anything is changed")
+        return status
     data, numbers = measured.get_data(), {name: number for number, name in enumerate(watch.seconds)}
     by_file: dict[str, dict[str, list[int]]] = {}
     for file in data.measured_files():
@@ -166,8 +168,8 @@ def _enter(root: Path) -> None:
         del sys.modules[name]
 
 
-def forked(work: Callable[[], Any], most_seconds: float | None = None) -> int | None:
-    """Do work in a child process group, silently; return its exit status, or None where it seems to wait for ever.
+def forked(work: Callable[[], Any], most_seconds: float | None = None, log: Path = Path(os.devnull)) -> int | None:
+    """Do work in a child process group that writes to ``log``; return its exit status, None where it never ends.
 
     ``most_seconds`` of processor time end it by SIGXCPU, ten times as much of any time by SIGKILL.
     """
@@ -177,7 +179,7 @@ def forked(work: Callable[[], Any], most_seconds: float | None = None) -> int | 
         os.setsid()
         if most_seconds is not None:
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most_seconds), resource.RLIM_INFINITY))
-        quiet = os.open(os.devnull, os.O_WRONLY)
+        quiet = os.open(log, os.O_WRONLY | os.O_CREAT, 0o644)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         status = 70
