@@ -1,6 +1,5 @@
 """The contract of an augmentation: training images that could have been taken too, made from those that were."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,14 +99,3 @@ def find_augmentation(preset: str) -> Augmentation:
     if len(set(names)) != len(names):
         raise ConfigError("--augment", "must name each augmentation once", repr(preset), "Drop the second one")
     return Chain([AUGMENTATIONS.get(name)() for name in names])
-
-
-def describe_augmentations() -> str:
-    """Return a Markdown table of the registered augmentations: name, and what each does."""
-    import vision.augmentations  # noqa: F401, PLC0415
-
-    lines = ["| `--augment` | what it does |", "|---|---|"]
-    for name, entry in AUGMENTATIONS.items():
-        first = " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
-        lines.append(f"| `{name}` | {first.rstrip('.')} |")
-    return "\n".join(lines)

@@ -9,7 +9,7 @@ import torch
 
 DOTS_PER_INCH = 144
 INK, QUIET, GRID = "#1f2933", "#5b6b7b", "#d8dee6"
-BEFORE, AFTER, WRONG = "#8a97a6", "#1d6fb8", "#b3261e"
+AFTER, WRONG = "#1d6fb8", "#b3261e"
 LONGEST = 22  # characters of a name beside a picture
 
 
