@@ -13,6 +13,7 @@ import math
 import random
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,9 +49,14 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    trees = [_copy(out / f"tree{worker}") for worker in range(options.workers)]
-    observed = observe(trees[0], options.packages, options.tests, out / "observed.json")
-    drawn = draw(trees[0], options.packages, options.sample, options.seed)
+    source = _tracked(out / "source")
+    trees = [_fresh(source, out / f"tree{worker}") for worker in range(options.workers)]
+    observed = observe(source, options.packages, options.tests, out / "observed.json")
+    drawn = draw(source, options.packages, options.sample, options.seed)
+    for mutant in drawn[:3]:
+        sound, names = (source / mutant.file).read_text("utf-8"), observed.of(mutant.file, mutant.line, 10)
+        if verdict(trees[0], mutant.file, sound, names, 600) != SURVIVED:
+            sys.exit(f"The tests of {mutant.name} must pass on the unchanged file")
     kept = out / "verdicts.json"
     verdicts: dict[str, str] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     free: Queue[Path] = Queue()
@@ -60,8 +66,8 @@ def main() -> None:
     def judge(mutant: Mutant) -> None:
         tree = free.get()
         names = observed.of(mutant.file, mutant.line, options.seconds)
-        sound, limit = (tree / mutant.file).read_text("utf-8"), 3 * options.seconds + 60
-        found = verdict(tree, mutant.file, mutant.source(tree), names, limit)
+        sound, limit = (source / mutant.file).read_text("utf-8"), 3 * options.seconds + 60
+        found = verdict(tree, mutant.file, mutant.source(source), names, limit)
         if found == TIMED_OUT and verdict(tree, mutant.file, sound, names, limit) == TIMED_OUT:
             found = SURVIVED  # it is the tests that take long
         free.put(tree)
@@ -71,7 +77,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(options.workers) as pool:
         list(pool.map(judge, [mutant for mutant in drawn if mutant.name not in verdicts]))
-    report(trees[0], drawn, verdicts)
+    report(source, drawn, verdicts)
 
 
 def draw(root: Path, packages: list[str], count: int, seed: int) -> list[Mutant]:
@@ -109,7 +115,13 @@ def _interval(hits: int, total: int) -> tuple[float, float]:
     return (middle - width) / (1 + z * z / total), (middle + width) / (1 + z * z / total)
 
 
-def _copy(tree: Path) -> Path:
+def _fresh(source: Path, tree: Path) -> Path:
+    """Copy the tree for one worker; a mutant that an ended run left behind is gone."""
+    shutil.rmtree(tree, ignore_errors=True)
+    return shutil.copytree(source, tree)
+
+
+def _tracked(tree: Path) -> Path:
     """Copy what git tracks, once."""
     if not tree.is_dir():
         files = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True).stdout.split("\0")

@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -20,8 +21,18 @@ from typing import Any
 import coverage
 import pytest
 
-QUIET = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header", "--tb=short")
+QUIET = [
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+    "--no-header",
+    "--tb=short",
+    "-Wignore::pytest.PytestAssertRewriteWarning",
+]
 OURS = ("tests", "shared_peft", "vision", "imu_saga", "deploy")
+FAILED = 70  # exit status where the tests could not be run at all
 KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
 
 
@@ -147,9 +158,11 @@ def verdict(root: Path, file: str, source: str, names: list[str], most_seconds: 
     path.write_text(source, "utf-8")
     files = list(dict.fromkeys(name.partition("::")[0] for name in names))
     try:
-        status = forked(lambda: _run(root, files, names), most_seconds)
+        status = forked(lambda: _run(root, files, names), most_seconds, log=root.with_suffix(".log"))
     finally:
         path.write_text(original, "utf-8")
+    if status == FAILED:
+        sys.exit(f"The tests of {file} could not be run; {root.with_suffix('.log')} says why")
     return TIMED_OUT if status in (None, -signal.SIGXCPU) else KILLED if status else SURVIVED
 
 
@@ -179,12 +192,14 @@ def forked(work: Callable[[], Any], most_seconds: float | None = None, log: Path
         os.setsid()
         if most_seconds is not None:
             resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(most_seconds), resource.RLIM_INFINITY))
-        quiet = os.open(log, os.O_WRONLY | os.O_CREAT, 0o644)
+        quiet = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        status = 70
+        status = FAILED
         try:
             status = int(work() or 0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     end = None if most_seconds is None else time.monotonic() + 10 * most_seconds
