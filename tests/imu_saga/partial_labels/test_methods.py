@@ -1,7 +1,5 @@
-"""Candidate labels: tables of them, every method against its formula, and planted ambiguity resolved."""
+"""Every method of learning from candidate labels against its formula, and planted ambiguity resolved."""
 
-import dataclasses
-import json
 from typing import Any
 
 import numpy as np
@@ -11,27 +9,15 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional
 
-import imu_saga.partial_labels.training as training_module
-from imu_saga.candidates import candidate_sets, label_sets, read_candidates
-from imu_saga.commands import COMMANDS
-from imu_saga.evaluation.scores import score_model
-from imu_saga.finetune import FinetuneConfig, balanced_batches, finetune, predict_probabilities
 from imu_saga.partial_labels import PARTIAL_LABEL_METHODS
 from imu_saga.partial_labels.belief import mean_by_row, projected, uniform, within
 from imu_saga.partial_labels.pl_cl import ALPHA, BETA
 from imu_saga.partial_labels.plcp import BLUR, COLLABORATION, MOMENTUM
 from imu_saga.partial_labels.training import listed_classes
-from imu_saga.source import DataOptions, load_windows
-from imu_saga.windows import WindowSet
-from shared_peft import PeftModel
-from shared_peft.command import run_commands
-from shared_peft.errors import ConfigError, DataError, UnknownNameError
-from shared_peft.training import RunFolder
-from tests.imu_saga.planted import people
+from shared_peft.errors import DataError
 
 CLASSES = 5
 EVERY_METHOD = pytest.mark.parametrize("name", PARTIAL_LABEL_METHODS.names())
-QUICK = FinetuneConfig(method="scratch", steps=40, batch_size=24, learning_rate=3e-3)
 
 
 def drawn(seed: int, rows: int = 12, width: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -263,184 +249,3 @@ def test_in_every_batch_a_window_stands_for_one_of_its_candidates_evenly():
     shares = torch.stack([(draws == label).float().mean(0) for label in range(3)], dim=1)
     torch.testing.assert_close(shares, uniform(candidates), rtol=0, atol=0.05)
     assert (shares[~candidates] == 0).all()
-
-
-@pytest.fixture(scope="module")
-def windows() -> WindowSet:
-    return people(subjects=4, each=8)
-
-
-def planted(windows: WindowSet, seed: int) -> np.ndarray:
-    """Return sets of the label and, for one window of two, one of the two others."""
-    rng = np.random.default_rng(seed)
-    sets, wrong = label_sets(windows), (windows.labels + rng.integers(1, 3, len(windows))) % 3
-    sets[np.arange(len(windows)), wrong] |= rng.random(len(windows)) < 1 / 2
-    return sets
-
-
-def test_labels_as_sets_of_one_train_the_network_that_labels_train(windows):
-    config = dataclasses.replace(QUICK, steps=5)
-    plain, placed = (
-        balanced_batches(windows, config),
-        balanced_batches(windows, config, torch.from_numpy(label_sets(windows))),
-    )
-    for index in range(3):
-        (x, labels), (same, rows) = plain(index), placed(index)
-        assert torch.equal(x, same)
-        assert np.array_equal(labels.numpy(), windows.labels[rows.numpy()])
-    _, model = finetune(windows, config)
-    for name in ("average", "proden"):
-        given = dataclasses.replace(config, partial=name)
-        _, other = finetune(windows, given, candidates=label_sets(windows))
-        torch.testing.assert_close(
-            predict_probabilities(model, windows.x), predict_probabilities(other, windows.x), rtol=0, atol=1e-4
-        )
-
-
-@EVERY_METHOD
-def test_a_network_learns_from_ambiguous_windows_without_labels_and_drops_the_method(name, windows):
-    apart = windows.subjects == "p0"
-    train = dataclasses.replace(windows, labels=np.full(len(windows), -1)).subset(~apart)
-    sets = planted(windows, 1)[~apart]
-    sets[::7] = False
-    _, model = finetune(train, dataclasses.replace(QUICK, partial=name, steps=60), candidates=sets)
-    assert type(model).__name__ == "Classifier"
-    assert not model.training
-    assert score_model(model, windows.subset(apart)).macro_f1 > 0.9
-
-
-def test_a_resumed_run_has_the_beliefs_of_an_uninterrupted_one(windows, tmp_path, monkeypatch):
-    config, sets = dataclasses.replace(QUICK, partial="plcp", steps=8), planted(windows, 2)
-
-    def tuned(name: str, *, resume: bool = False) -> torch.Tensor:
-        folder = RunFolder.create(tmp_path / name, "imu_saga.finetune", {}, resume=resume)
-        _, model = finetune(windows, config, candidates=sets, folder=folder, resume=resume)
-        return predict_probabilities(model, windows.x)
-
-    whole, original, calls = tuned("whole"), training_module.PartialTrainee.forward, []
-
-    def interrupted(*given: Any) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    monkeypatch.setattr(training_module.PartialTrainee, "forward", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tuned("cut")
-    assert torch.equal(whole, tuned("cut", resume=True))
-    assert len(calls) == 6 + 8 - 4
-
-
-def test_an_adapter_learns_from_candidates(windows, tmp_path):
-    from imu_saga.pretrain import PretrainConfig, pretrain
-
-    folder = RunFolder.create(tmp_path / "pre", "imu_saga.pretrain", {})
-    pretrain(windows, PretrainConfig(steps=2, options={"width": 32, "depth": 1, "heads": 2}), folder, progress=None)
-    config = dataclasses.replace(QUICK, method="lora", r=2, learning_rate=1e-2, partial="plcp")
-    _, model = finetune(windows, config, candidates=planted(windows, 3), checkpoint=tmp_path / "pre")
-    assert isinstance(model, PeftModel)
-    assert score_model(model, windows).macro_f1 > 0.9
-
-
-def test_what_cannot_be_learnt_from_is_refused(windows):
-    with pytest.raises(UnknownNameError, match="must be one of average, pl_cl, plcp, proden, got 'prodn'"):
-        FinetuneConfig(partial="prodn")
-    with pytest.raises(ConfigError, match="mixup: must be 0 beside candidates, got 0.2"):
-        finetune(windows, dataclasses.replace(QUICK, mixup=0.2), candidates=label_sets(windows))
-    with pytest.raises(DataError, match=r"candidates: must be bool of shape \(96, 3\), got bool \(96, 2\)"):
-        finetune(windows, QUICK, candidates=label_sets(windows)[:, :2])
-    with pytest.raises(DataError, match="at least 2 classes"):
-        finetune(windows, QUICK, candidates=label_sets(windows) & (np.arange(3) == 1))
-
-
-def timed() -> WindowSet:
-    """Return windows of 2 s: one session of two devices worn at once, and two other people's first session."""
-    base = people(subjects=1, each=5).subset(np.arange(12))
-    sessions = [f"diary/p{person}/walk_1/{place}" for person, place in ((0, "hip"), (0, "wrist"), (1, "hip"))]
-    return dataclasses.replace(
-        base,
-        sessions=np.repeat(sessions, 4),
-        placements=np.repeat(["hip", "wrist", "hip"], 4),
-        start_s=np.tile([10.0, 12.0, 14.0, 16.0], 3),
-        labels=np.asarray([0, 1, 2, -1] * 3),
-    )
-
-
-def written(path, *rows: str):
-    path.write_text("\n".join(["session,start_s,end_s,candidates", *rows, ""]), encoding="utf-8")
-    return path
-
-
-def test_windows_inside_a_stretch_take_its_candidates_and_all_others_keep_their_label(tmp_path):
-    windows = timed()
-    path = written(
-        tmp_path / "diary.csv",
-        "p0/walk_1,11.99,16.01,slow|fast",
-        "p0/walk_1,14,18,middle",
-        "diary/p1/walk_1/hip,9,13,middle | fast",
-    )
-    sets, told = candidate_sets(windows, read_candidates(path, windows.classes))
-    of_p0 = [[1, 0, 0], [1, 0, 1], [1, 1, 1], [0, 1, 0]]
-    of_p1 = [[0, 1, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
-    assert sets.astype(int).tolist() == [*of_p0, *of_p0, *of_p1]
-    assert told.astype(int).tolist() == [0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("p0/walk_1,18,10,slow", "row 2: end_s must come after start_s, got start_s 18, end_s 10"),
-        ("p0/walk_1,,10,slow", "row 2: end_s must come after start_s, got start_s nan"),
-        ("p0/walk_1,10,18,slow|fly", "row 2, column candidates: must be names among slow, middle, fast"),
-        ("p0/walk_1,10,18,", "row 2, column candidates: must be names among"),
-        ("p0/walk_1,ten,18,slow", "row 2, column start_s: must be a number"),
-        ("p7/walk_1,10,18,slow", "column session: must name one session, got 0 for 'p7/walk_1'"),
-        ("walk_1,10,18,slow", "must name one session, got 2 for 'walk_1': diary/p0/walk_1, diary/p1/walk_1"),
-        ("p0/walk_1,10,11.9,slow", "a window of 2 s must fall inside a stretch, got none"),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_refused_by_row(row, message, tmp_path):
-    windows = timed()
-    with pytest.raises(DataError, match=message.replace("|", r"\|")):
-        candidate_sets(windows, read_candidates(written(tmp_path / "diary.csv", row), windows.classes))
-
-
-def test_a_table_without_its_columns_is_refused(tmp_path):
-    path = tmp_path / "diary.csv"
-    path.write_text("session,start_s,end_s,label\na,0,1,b\n", encoding="utf-8")
-    with pytest.raises(DataError, match="columns 'candidates' must be in the header"):
-        read_candidates(path, ("a", "b"))
-
-
-POPULATION = 'population={"subjects": 4, "bout_s": 14, "sessions": 1, "activities": ["sit", "walk", "run"]}'
-DATA = ["--data", "synthetic", "--seconds", "2", "--data-options", POPULATION, "--method", "scratch", "--steps", "3"]
-
-
-def test_the_command_trains_on_a_diary_beside_few_labels(tmp_path, capsys):
-    options = DataOptions(data="synthetic", seconds=2.0, data_options=(POPULATION,))
-    found, _ = load_windows(options)
-    rows = [
-        f"{session},{start},{start + 2},{found.classes[label]}|{found.classes[(label + 1) % 3]}"
-        for session, start, label in zip(found.sessions, found.start_s, found.labels, strict=True)
-        if start % 4 == 0
-    ]
-    table = written(tmp_path / "diary.csv", *rows)
-    asked = [*DATA, "--shots", "2", "--candidates", str(table), "--partial", "plcp", "--out", str(tmp_path / "run")]
-    assert run_commands("imu_saga", COMMANDS, ["finetune", *asked]) == 0
-    shown = capsys.readouterr().out
-    assert "6 labelled windows, " in shown
-    assert " with 2.0 candidates on average" in shown
-    stored = json.loads((tmp_path / "run" / "results.json").read_text())
-    on_the_training_side = ~np.isin(found.subjects, stored["details"]["test_subjects"])
-    assert stored["details"]["candidate_windows"] == int((on_the_training_side & (found.start_s % 4 == 0)).sum())
-    assert stored["details"]["shots"] == 2
-    again = tmp_path / "again.json"
-    assert run_commands("imu_saga", COMMANDS, ["evaluate", str(tmp_path / "run"), "--out", str(again)]) == 0
-    capsys.readouterr()
-    assert json.loads(again.read_text()) == stored["scores"]
-    held_out = stored["details"]["test_subjects"][0]
-    only = written(tmp_path / "other.csv", *[row for row in rows if f"/{held_out}/" in row])
-    asked = [*DATA, "--shots", "2", "--candidates", str(only), "--out", str(tmp_path / "refused")]
-    assert run_commands("imu_saga", COMMANDS, ["finetune", *asked]) == 2
-    assert "must speak of at least one window of the training side" in capsys.readouterr().err
