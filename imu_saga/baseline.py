@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from imu_saga.encoder import InputSpec
+from imu_saga.input_spec import InputSpec
 from imu_saga.windows import WindowSet
 from shared_peft.errors import DataError
 from shared_peft.registry import Registry

@@ -5,14 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from imu_saga.encoder import Encoder, InputSpec, build_encoder, encoder_class
-from imu_saga.shipped import checkpoint_path
+from imu_saga.input_spec import InputSpec
 from shared_peft.config import from_json, read_json, to_json
-from shared_peft.described import load_described
-from shared_peft.errors import CheckpointError, RunError
-from shared_peft.weights import read_tensors
+from shared_peft.errors import RunError
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
 
@@ -55,39 +50,3 @@ def read_card(folder: Path) -> ModelCard:
         raise RunError(path, "must be an object", type(values).__name__, "Run again")
     derived = ("units", "scale_inside", "seconds")
     return from_json(ModelCard, {key: value for key, value in values.items() if key not in derived}, str(path))
-
-
-def card_of(name: str, encoder: Encoder, classes: tuple[str, ...] = (), *, statistics: bool = False) -> ModelCard:
-    """Return the card of an encoder built under ``name``, or of a classifier on it."""
-    return ModelCard(name, encoder.spec, to_json(encoder.config), classes, statistics)
-
-
-def load_encoder(
-    checkpoint: Path, encoder: str, options: Mapping[str, Any], spec: InputSpec
-) -> tuple[str, Encoder, dict[str, Tensor]]:
-    """Build an encoder and fill it from a pre-training run, or from a published weight file.
-
-    Args:
-        checkpoint: a run folder of `pretrain`, a shipped one's name (imu_saga.shipped), or a weight file (LIMU-BERT's
-            for the encoder "limu").
-        encoder: name of the encoder; of a run folder the run's own is used.
-        options: options of the encoder; of a run folder the run's own are used.
-        spec: the windows that will come; they must have the checkpoint's rate, and channels it has weights for.
-
-    Returns:
-        The encoder's name, the encoder, and what the file holds beside it, such as a decoder.
-
-    Raises:
-        CheckpointError: a checkpoint of another model or sampling rate.
-    """
-    file = checkpoint = checkpoint_path(checkpoint)
-    if checkpoint.is_dir():
-        card = read_card(checkpoint)
-        if abs(card.input.rate_hz - spec.rate_hz) > 1e-6 * spec.rate_hz:
-            must = f"windows must have the checkpoint's rate of {card.input.rate_hz:g} Hz"
-            raise CheckpointError(checkpoint, must, f"{spec.rate_hz:g} Hz", f"Use --rate-hz {card.input.rate_hz:g}")
-        encoder, options, file = card.encoder, card.options, checkpoint / WEIGHTS
-    tensors = encoder_class(encoder).convert(read_tensors(file))
-    kept = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    built = load_described(lambda: build_encoder(encoder, spec, options), kept or tensors, file)
-    return encoder, built, {name: t for name, t in tensors.items() if kept and not name.startswith("encoder.")}

@@ -2,58 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from imu_saga.recording import Gravity
+from imu_saga.card import WEIGHTS, ModelCard, read_card
+from imu_saga.input_spec import InputSpec
 from imu_saga.shipped import checkpoint_path
-from imu_saga.windows import WindowSet
-from shared_peft.config import from_json
+from shared_peft.config import from_json, to_json
+from shared_peft.described import load_described
 from shared_peft.errors import CheckpointError, DataError
 from shared_peft.registry import Registry
+from shared_peft.weights import read_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 STANDARD_GRAVITY = 9.80665  # [m/s^2]
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What one window looks like.
-
-    Args:
-        channels: channel names in order; acc_* in [m/s^2], gyro_* in [rad/s].
-        rate_hz: sampling rate [Hz].
-        samples: samples in a window.
-        gravity: whether the accelerometer still measures gravity.
-    """
-
-    channels: tuple[str, ...]
-    rate_hz: float
-    samples: int
-    gravity: Gravity = "kept"
-
-    @classmethod
-    def of(cls, windows: WindowSet) -> "InputSpec":
-        """Return what these windows look like."""
-        return cls(windows.channels, float(windows.rate_hz), windows.x.shape[1], windows.gravity)
-
-    @property
-    def seconds(self) -> float:
-        """Duration of a window [s]."""
-        return self.samples / self.rate_hz
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Unit of every channel."""
-        return tuple(
-            {"acc": "m/s^2", "gyro": "rad/s", "mag": "uT"}.get(name.split("_")[0], "SI") for name in self.channels
-        )
 
 
 class Encoder(nn.Module, ABC):
@@ -111,8 +78,6 @@ class Encoder(nn.Module, ABC):
             CheckpointError: a checkpoint of another encoder or sampling rate.
             RunError: no such run.
         """
-        from imu_saga.card import load_encoder, read_card  # noqa: PLC0415  (reads encoders, so cannot come first)
-
         path = checkpoint_path(checkpoint)
         name, encoder, _ = load_encoder(path, "", {}, spec or read_card(path).input)
         if not isinstance(encoder, cls):
@@ -168,3 +133,39 @@ def build_encoder(name: str, spec: InputSpec, options: Mapping[str, Any] | None 
     """
     kind = encoder_class(name)
     return kind(spec, from_json(kind.config_class, options or {}, f"encoder {name}"))  # type: ignore[call-arg]
+
+
+def load_encoder(
+    checkpoint: Path, encoder: str, options: Mapping[str, Any], spec: InputSpec
+) -> tuple[str, Encoder, dict[str, Tensor]]:
+    """Build an encoder and fill it from a pre-training run, or from a published weight file.
+
+    Args:
+        checkpoint: a run folder of `pretrain`, a shipped one's name (imu_saga.shipped), or a weight file (LIMU-BERT's
+            for the encoder "limu").
+        encoder: name of the encoder; of a run folder the run's own is used.
+        options: options of the encoder; of a run folder the run's own are used.
+        spec: the windows that will come; they must have the checkpoint's rate, and channels it has weights for.
+
+    Returns:
+        The encoder's name, the encoder, and what the file holds beside it, such as a decoder.
+
+    Raises:
+        CheckpointError: a checkpoint of another model or sampling rate.
+    """
+    file = checkpoint = checkpoint_path(checkpoint)
+    if checkpoint.is_dir():
+        card = read_card(checkpoint)
+        if abs(card.input.rate_hz - spec.rate_hz) > 1e-6 * spec.rate_hz:
+            must = f"windows must have the checkpoint's rate of {card.input.rate_hz:g} Hz"
+            raise CheckpointError(checkpoint, must, f"{spec.rate_hz:g} Hz", f"Use --rate-hz {card.input.rate_hz:g}")
+        encoder, options, file = card.encoder, card.options, checkpoint / WEIGHTS
+    tensors = encoder_class(encoder).convert(read_tensors(file))
+    kept = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
+    built = load_described(lambda: build_encoder(encoder, spec, options), kept or tensors, file)
+    return encoder, built, {name: t for name, t in tensors.items() if kept and not name.startswith("encoder.")}
+
+
+def card_of(name: str, encoder: Encoder, classes: tuple[str, ...] = (), *, statistics: bool = False) -> ModelCard:
+    """Return the card of an encoder built under ``name``, or of a classifier on it."""
+    return ModelCard(name, encoder.spec, to_json(encoder.config), classes, statistics)

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from imu_saga.augmentation import Augmentations
 from imu_saga.candidates import label_sets, with_candidates
-from imu_saga.card import load_encoder
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder, load_encoder
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.mixup import check_alpha, mixed
 from imu_saga.partial_labels import PARTIAL_LABEL_METHODS
 from imu_saga.partial_labels.training import listed_classes, partial_objective, partial_trainee

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from imu_saga.augmentation import Augmentations
-from imu_saga.card import CARD, WEIGHTS, card_of, load_encoder
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.card import CARD, WEIGHTS
+from imu_saga.encoder import build_encoder, card_of, load_encoder
 from imu_saga.held_out import held_out_loss, people_aside
+from imu_saga.input_spec import InputSpec
 from imu_saga.mixture import draw_every_level, draw_mixture, normalised_weights
 from imu_saga.objectives import OBJECTIVES, Objective
 from imu_saga.window_source import WindowSource

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from imu_saga.card import CARD, WEIGHTS
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.heads import Classifier, Statistics
+from imu_saga.input_spec import InputSpec
 from imu_saga.task_files import (
     ENCODER,
     NO_ADAPTER,

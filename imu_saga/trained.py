@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from imu_saga.card import CARD, WEIGHTS, ModelCard, card_of, read_card
-from imu_saga.encoder import build_encoder
+from imu_saga.card import CARD, WEIGHTS, ModelCard, read_card
+from imu_saga.encoder import build_encoder, card_of
 from imu_saga.heads import Classifier
 from imu_saga.windows import WindowSet
 from shared_peft import PeftModel

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from deploy.multi.task import Task
-from imu_saga.card import load_encoder, read_card
-from imu_saga.encoder import STANDARD_GRAVITY
+from imu_saga.card import read_card
+from imu_saga.encoder import STANDARD_GRAVITY, load_encoder
 from imu_saga.task_adapters import TaskAdapters
 from imu_saga.trained import N_EXAMPLES, load_run
 from shared_peft.training import TrainedModel

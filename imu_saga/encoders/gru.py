@@ -10,7 +10,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imu_saga.encoder import ENCODERS, Encoder, InputSpec
+from imu_saga.encoder import ENCODERS, Encoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.patch_decoder import PatchDecoder
 from shared_peft.errors import ConfigError
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imu_saga.encoder import ENCODERS, Encoder, InputSpec
+from imu_saga.encoder import ENCODERS, Encoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import IMU_CHANNELS
 from shared_peft.errors import DataError
 

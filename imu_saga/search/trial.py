@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from imu_saga.card import CARD, WEIGHTS, card_of, read_card
+from imu_saga.card import CARD, WEIGHTS, read_card
+from imu_saga.encoder import card_of
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.search.config import SearchConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from imu_saga.encoder import InputSpec
+from imu_saga.input_spec import InputSpec
 from imu_saga.store.files import StoreFiles
 from imu_saga.store.format import STORE, Shard, StoreCard, read_card
 from imu_saga.windows import WindowSet

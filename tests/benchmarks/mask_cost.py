@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import draw_every_level
 from imu_saga.objectives.rebuild import Rebuilder

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.mixture import draw_every_level
 from imu_saga.objectives.rebuild import Rebuilder
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, mask_batches

@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import Queue
 
 from tests.benchmarks.mutation_sites import Mutant, sites
-from tests.benchmarks.mutation_tests import KILLED, SURVIVED, TIMED_OUT, observe, verdict
+from tests.benchmarks.mutation_tests import BROKEN, KILLED, SURVIVED, TIMED_OUT, observe, verdict
 
 PACKAGES = ["shared_peft", "imu_saga/masking"]
 TESTS = [
@@ -54,8 +54,8 @@ def main() -> None:
     observed = observe(source, options.packages, options.tests, out / "observed.json")
     drawn = draw(source, options.packages, options.sample, options.seed)
     for mutant in drawn[:3]:
-        sound, names = (source / mutant.file).read_text("utf-8"), observed.of(mutant.file, mutant.line, 10)
-        if verdict(trees[0], mutant.file, sound, names, 600) != SURVIVED:
+        sound, tests = (source / mutant.file).read_text("utf-8"), observed.of(mutant.file, mutant.line, 10)
+        if verdict(trees[0], mutant.file, sound, tests, 600) != SURVIVED:
             sys.exit(f"The tests of {mutant.name} must pass on the unchanged file")
     kept = out / "verdicts.json"
     verdicts: dict[str, str] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
@@ -65,11 +65,12 @@ def main() -> None:
 
     def judge(mutant: Mutant) -> None:
         tree = free.get()
-        names = observed.of(mutant.file, mutant.line, options.seconds)
+        tests = observed.of(mutant.file, mutant.line, options.seconds)
         sound, limit = (source / mutant.file).read_text("utf-8"), 3 * options.seconds + 60
-        found = verdict(tree, mutant.file, mutant.source(source), names, limit)
-        if found == TIMED_OUT and verdict(tree, mutant.file, sound, names, limit) == TIMED_OUT:
-            found = SURVIVED  # it is the tests that take long
+        found = verdict(tree, mutant.file, mutant.source(source), tests, limit)
+        if found in (TIMED_OUT, BROKEN):  # only where it is not the tests that take long or break
+            alone = verdict(tree, mutant.file, sound, tests, limit)
+            found = SURVIVED if alone != SURVIVED else KILLED if found == BROKEN else TIMED_OUT
         free.put(tree)
         verdicts[mutant.name] = found
         kept.write_text(json.dumps(verdicts, indent=1), "utf-8")

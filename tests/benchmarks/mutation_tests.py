@@ -32,8 +32,9 @@ QUIET = [
     "-Wignore::pytest.PytestAssertRewriteWarning",
 ]
 OURS = ("tests", "shared_peft", "vision", "imu_saga", "deploy")
+COLLECTION_S = 0.004  # ours: to collect one test of a file
 FAILED = 70  # exit status where the tests could not be run at all
-KILLED, SURVIVED, TIMED_OUT, NOT_RUN = "killed", "survived", "timed out", "no test runs it"
+KILLED, SURVIVED, TIMED_OUT, BROKEN, NOT_RUN = "killed", "survived", "timed out", "broken", "no test runs it"
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Observed:
     tests: dict[str, dict[str, list[int]]]
     modules: list[str]
 
-    def of(self, file: str, line: int, most_seconds: float) -> list[str]:
-        """Return the tests that run a line, the quick ones first and one of every function before a second one.
+    def of(self, file: str, line: int, most_seconds: float) -> list[list[str]]:
+        """Return the tests that run a line, those of one file together and the quick files first.
 
-        A line that runs on import has all tests of its file. Tests beyond ``most_seconds`` are left out.
+        A line that runs on import has all tests of its file. Tests beyond ``most_seconds`` are left out: the quick ones
+        stay, and one of every function before a second one.
         """
         names, lines = list(self.seconds), self.tests.get(file, {})
         found = [names[number] for number in lines.get(str(line)) or lines.get("0", [])]
@@ -68,7 +70,24 @@ class Observed:
             if spent + seconds <= most_seconds:
                 chosen.append(name)
                 spent += seconds
-        return chosen
+        return sorted(_by_file(chosen).values(), key=self._cost)
+
+    def _cost(self, names: list[str]) -> float:
+        """Return about how long tests of one file take, with the time to collect the whole file [s]."""
+        file = _file_of(names[0])
+        collected = sum(_file_of(name) == file for name in self.seconds)
+        return COLLECTION_S * collected + sum(self.seconds[name] for name in names)
+
+
+def _file_of(name: str) -> str:
+    return name.partition("::")[0]
+
+
+def _by_file(names: list[str]) -> dict[str, list[str]]:
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[_file_of(name)].append(name)
+    return files
 
 
 class _Watch:
@@ -141,34 +160,35 @@ class _Chosen:
         )
 
 
-def verdict(root: Path, file: str, source: str, names: list[str], most_seconds: float) -> str:
+def verdict(root: Path, file: str, source: str, tests: list[list[str]], most_seconds: float) -> str:
     """Run tests on a tree with one file changed, and put the file back.
 
     Args:
         root: a copy of the tree that nobody else uses.
         file: path below it.
         source: the changed file.
-        names: the tests.
+        tests: the tests, those of one file together.
         most_seconds: processor time they may take before the mutant counts as hanging [s].
     """
-    if not names:
+    if not tests:
         return NOT_RUN
     path = root / file
     original = path.read_text("utf-8")
     path.write_text(source, "utf-8")
-    files = list(dict.fromkeys(name.partition("::")[0] for name in names))
     try:
-        status = forked(lambda: _run(root, files, names), most_seconds, log=root.with_suffix(".log"))
+        status = forked(lambda: _run(root, tests), most_seconds, log=root.with_suffix(".log"))
     finally:
         path.write_text(original, "utf-8")
-    if status == FAILED:
-        sys.exit(f"The tests of {file} could not be run; {root.with_suffix('.log')} says why")
-    return TIMED_OUT if status in (None, -signal.SIGXCPU) else KILLED if status else SURVIVED
+    if status in (None, -signal.SIGXCPU, FAILED):
+        return TIMED_OUT if status != FAILED else BROKEN
+    return KILLED if status else SURVIVED
 
 
-def _run(root: Path, files: list[str], names: list[str]) -> int:
+def _run(root: Path, tests: list[list[str]]) -> int:
+    """Run file after file, up to the first test that fails."""
     _enter(root)
-    return int(pytest.main(["-x", *QUIET, *files], plugins=[_Chosen(names)]))
+    statuses = (pytest.main(["-x", *QUIET, _file_of(names[0])], plugins=[_Chosen(names)]) for names in tests)
+    return next((int(status) for status in statuses if status), 0)
 
 
 def _enter(root: Path) -> None:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.encoders.limu import HEADS, LAYERS, LimuConfig, LimuEncoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.objectives.rebuild import Rebuilder
 from imu_saga.pretrain import EQUAL_WEIGHTS, PretrainConfig, mask_batches
 from imu_saga.recording import IMU_CHANNELS

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import torch
 
-from imu_saga.card import card_of
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder, card_of
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.streaming.classifier import StreamClassifier, StreamOptions
 from imu_saga.streaming.source import SourceOptions

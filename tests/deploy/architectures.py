@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.finetune import FinetuneConfig, attach_method
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from shared_peft.training import TrainedModel
 from vision.adapt import adapt
 from vision.backbones.build import build_backbone, build_from_spec

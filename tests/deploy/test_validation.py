@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from deploy import load_trained
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.source import DataOptions, load_split
 from imu_saga.splits import few_shot
 from imu_saga.trained import save_run

@@ -9,10 +9,11 @@ import torch
 from torch.nn import functional
 
 import imu_saga.encoders  # noqa: F401
-from imu_saga.encoder import ENCODERS, STANDARD_GRAVITY, InputSpec, build_encoder
+from imu_saga.encoder import ENCODERS, STANDARD_GRAVITY, build_encoder
 from imu_saga.encoders.saga import position_features
 from imu_saga.finetune import FinetuneConfig, attach_method
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
 from shared_peft import METHODS
 from shared_peft.errors import ConfigError, DataError, MergeError, UnknownNameError

@@ -9,7 +9,7 @@ import torch
 
 from imu_saga.card import ModelCard
 from imu_saga.datasets import open_dataset
-from imu_saga.encoder import InputSpec
+from imu_saga.input_spec import InputSpec
 from imu_saga.predict import check_windows, predict_recordings
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.signal.resample import resample_all

@@ -8,9 +8,10 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder
 from imu_saga.finetune import FinetuneConfig, finetune, settled
 from imu_saga.heads import START_SPREAD, Classifier, discriminant
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import ACC_CHANNELS, IMU_CHANNELS
 from imu_saga.signal.features import WindowFeatures, feature_names, window_features
 from shared_peft.errors import ConfigError

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from imu_saga.card import load_encoder, read_card
+from imu_saga.card import read_card
 from imu_saga.commands import COMMANDS
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder, load_encoder
 from imu_saga.held_out import held_out_loss, people_aside
+from imu_saga.input_spec import InputSpec
 from imu_saga.masking_level import MASKING_LEVELS
 from imu_saga.mixture import normalised_weights
 from imu_saga.objectives import OBJECTIVES

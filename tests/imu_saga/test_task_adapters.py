@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from imu_saga.card import load_encoder
 from imu_saga.commands.tasks import COMMAND
-from imu_saga.encoder import InputSpec
+from imu_saga.encoder import load_encoder
 from imu_saga.finetune import FinetuneConfig, finetune, predict_probabilities
 from imu_saga.heads import Statistics
+from imu_saga.input_spec import InputSpec
 from imu_saga.predict import predict_csv
 from imu_saga.pretrain import PretrainConfig, pretrain
 from imu_saga.signal.features import feature_names

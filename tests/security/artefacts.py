@@ -14,7 +14,8 @@ from torch import nn
 from deploy import BundleRunner, export_model
 from deploy.bundle_files import MANIFEST, SUMS
 from deploy.multi import export_multi
-from imu_saga.card import load_encoder, read_card
+from imu_saga.card import read_card
+from imu_saga.encoder import load_encoder
 from imu_saga.store.store import WindowStore
 from imu_saga.task_adapters import TaskAdapters
 from imu_saga.trained import load_run as load_imu_run

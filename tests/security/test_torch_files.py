@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from imu_saga.card import load_encoder
-from imu_saga.encoder import InputSpec
+from imu_saga.encoder import load_encoder
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import IMU_CHANNELS
 from shared_peft.errors import CheckpointError, TrainingError
 from shared_peft.training.checkpoint import CHECKPOINT, restore

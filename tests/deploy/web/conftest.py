@@ -19,10 +19,10 @@ from deploy.multi import Task, export_multi
 from deploy.web import SiteOptions, build_site
 from deploy.web.runtime import VERSION, runtime_files
 from deploy.web.site import STATIC
-from imu_saga.card import card_of
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder, card_of
 from imu_saga.finetune import FinetuneConfig, attach_method
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.recording import IMU_CHANNELS
 from imu_saga.trained import preprocessing
 from shared_peft.atomic import appearing_folder

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imu_saga.card import card_of
-from imu_saga.encoder import InputSpec, build_encoder
+from imu_saga.encoder import build_encoder, card_of
 from imu_saga.heads import Classifier
+from imu_saga.input_spec import InputSpec
 from imu_saga.predict import GAP, TOO_SHORT, predict_csv, predict_recordings
 from imu_saga.recording import IMU_CHANNELS, Recording
 from imu_saga.signal.clock import to_uniform
