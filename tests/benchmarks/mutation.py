@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,7 +65,7 @@ def main() -> None:
         free.put(tree)
 
     def judge(mutant: Mutant) -> None:
-        tree = free.get()
+        tree, start = free.get(), time.monotonic()
         tests = observed.of(mutant.file, mutant.line, options.seconds)
         sound, limit = (source / mutant.file).read_text("utf-8"), 3 * options.seconds + 60
         found = verdict(tree, mutant.file, mutant.source(source), tests, limit)
@@ -74,7 +75,7 @@ def main() -> None:
         free.put(tree)
         verdicts[mutant.name] = found
         kept.write_text(json.dumps(verdicts, indent=1), "utf-8")
-        print(len(verdicts), found, mutant.name, flush=True)
+        print(len(verdicts), found, mutant.name, f"{time.monotonic() - start:.0f} s", flush=True)
 
     with ThreadPoolExecutor(options.workers) as pool:
         list(pool.map(judge, [mutant for mutant in drawn if mutant.name not in verdicts]))

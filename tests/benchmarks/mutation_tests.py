@@ -125,7 +125,7 @@ def observe(root: Path, packages: list[str], tests: list[str], out: Path) -> Obs
 
 
 def _observe(root: Path, packages: list[str], tests: list[str], out: Path) -> int:
-    _enter(root)
+    _enter(root, compile_files=True)
     measured = coverage.Coverage(data_file=None, include=[f"{root}/{package}/*" for package in packages])
     watch = _Watch(measured)
     measured.start()
@@ -173,12 +173,13 @@ def verdict(root: Path, file: str, source: str, tests: list[list[str]], most_sec
     if not tests:
         return NOT_RUN
     path = root / file
-    original = path.read_text("utf-8")
+    original, times = path.read_text("utf-8"), path.stat()
     path.write_text(source, "utf-8")
     try:
         status = forked(lambda: _run(root, tests), most_seconds, log=root.with_suffix(".log"))
     finally:
         path.write_text(original, "utf-8")
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # its compiled file is good again
     if status in (None, -signal.SIGXCPU, FAILED):
         return TIMED_OUT if status != FAILED else BROKEN
     return KILLED if status else SURVIVED
@@ -191,11 +192,11 @@ def _run(root: Path, tests: list[list[str]]) -> int:
     return next((int(status) for status in statuses if status), 0)
 
 
-def _enter(root: Path) -> None:
+def _enter(root: Path, *, compile_files: bool = False) -> None:
     """Make a tree the one that is imported; no compiled file of a mutant is left behind."""
     os.chdir(root)
-    sys.dont_write_bytecode = True
-    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
+    sys.dont_write_bytecode = not compile_files
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "" if compile_files else "1", "PYTHONPATH": str(root)}
     sys.path[:] = [str(root), *(part for part in sys.path if part not in ("", str(root)))]
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]

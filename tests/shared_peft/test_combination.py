@@ -222,23 +222,25 @@ def test_a_module_trained_by_one_adapter_comes_along_and_by_two_is_refused() -> 
     [
         ({"weights": [1.0]}, r"weights: must be one for each adapter.*got 1 weights for a, b"),
         ({"weights": [1.0, float("nan")]}, r"weights: must be finite, got \[1.0, nan\]"),
-        ({"adapters": ["a", "x"]}, r"must be one of a, b, c, got 'x'"),
+        ({"adapters": ["a", "x"]}, r"must be one of a, b, c, d, got 'x'"),
         ({"adapters": ["a", "a"]}, r"each named once"),
         ({"adapter_name": "b"}, r"must be new in this model, got 'b'"),
         ({"adapters": ["a", "c"], "combination_type": "cat"}, r"0: 'cat' needs methods that are low-rank chains"),
         ({"adapters": ["a", "c"], "combination_type": "linear"}, r"0: 'linear' needs plain LoRA, got Hira"),
+        ({"adapters": ["a", "d"], "combination_type": "linear"}, r"0: 'linear' needs plain LoRA, got LoraTrf"),
         ({"combination_type": "linear"}, r"0: 'linear' needs adapters of one rank, got ranks \[2, 4\]"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_and_nothing_is_added(call: dict[str, object], message: str) -> None:
     model = two(CASES[0], "lora", "lora", r=4)
     model.add_adapter("c", config_for("hira"))
+    model.add_adapter("d", config_for("lora_trf"))
     before = copy.deepcopy(model.state_dict())
     options = {"adapters": ["a", "b"], "weights": [1.0, 1.0], "adapter_name": "sum", "combination_type": "cat"} | call
     with pytest.raises(AdapterError, match=message):
         model.add_weighted_adapter(**options)
     assert model.state_dict().keys() == before.keys()
-    assert set(model.peft_config) == {"a", "b", "c"}
+    assert set(model.peft_config) == {"a", "b", "c", "d"}
 
 
 def test_make_config_is_what_a_combination_holds() -> None:

@@ -116,6 +116,13 @@ def test_core_entries_of_a_kernel_are_reported_in_the_core_basis() -> None:
     assert row.top_share == pytest.approx(float(moved[largest].square().sum() / 14), abs=1e-6)
 
 
+def test_directions_of_a_pointwise_convolution_are_its_matrix_s_singular_ones() -> None:
+    layer = nn.Conv2d(9, 7, 1)
+    model = get_peft_model(nn.Sequential(layer), make_config("lora_dash", r=2, n_directions=3, directions="hosvd"))
+    (row,) = directions_report(model)
+    assert row.sigma == pytest.approx(torch.linalg.svdvals(layer.weight.flatten(1)).tolist(), rel=1e-4)
+
+
 def test_before_the_launch_and_without_a_change_there_is_no_share() -> None:
     model = get_peft_model(nn.Sequential(nn.Linear(6, 5)), make_config("lora_tsd", r=2, n_directions=2))
     (row,) = directions_report(model)

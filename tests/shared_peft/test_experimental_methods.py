@@ -67,6 +67,16 @@ def test_lora_trf_is_lora_and_a_branch_on_the_output_that_points_to_the_task(ind
     assert close(model(x), base + low_rank + branch, 1e-4)
 
 
+def test_the_filtered_branch_of_lora_trf_starts_as_a_linear_layer_does_and_adds_nothing() -> None:
+    model = get_peft_model(nn.Sequential(nn.Linear(5, 100)), LoraTrfConfig(r=2, filter_r=90))
+    ((_, holder),) = adapter_layers(model)
+    ((_, method),) = holder.methods("default")
+    values = dict(method.named_parameters())
+    assert float(values["filter_A"].detach().abs().max()) == pytest.approx(100**-0.5, rel=1e-2)
+    assert float(values["filter_A"].detach().std()) == pytest.approx((3 * 100) ** -0.5, rel=2e-2)
+    assert not values["filter_B"].any()
+
+
 def test_lora_trf_turns_its_task_vector_to_what_the_target_selects() -> None:
     torch.manual_seed(0)
     layer, chosen = nn.Linear(8, 8), torch.tensor([1.0, -1, 0, 0, 2, 0, 0, 0])

@@ -14,6 +14,7 @@ from torch import nn
 
 from shared_peft.errors import ConfigError, TrainingError
 from shared_peft.training import Batch, RunFolder, train
+from shared_peft.training.average import WeightAverage
 from tests.shared_peft.test_training import DATA, batches, config, folder_at, network, objective, weights
 
 LONG = {"ema_decay": 0.9, "gradient_accumulation": 2, "validate_every": 2, "patience": 3, "steps": 40}
@@ -45,6 +46,12 @@ def test_the_average_is_the_recursion_over_the_weights_of_every_step() -> None:
     assert len({min(0.6, (1 + n) / (10 + n)) for n in range(12)}) > 5, "the warm-up is seen"
     torch.testing.assert_close(parameters(model).double(), expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(parameters(model), history[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 0.0, 1.0, 1.5])
+def test_an_average_that_never_moves_or_never_remembers_is_refused(decay: float) -> None:
+    with pytest.raises(ConfigError, match=rf"ema_decay: must be in \(0, 1\), .* got {decay}"):
+        WeightAverage(network(), decay)
 
 
 def test_the_average_leaves_buffers_and_frozen_weights_as_training_left_them() -> None:

@@ -253,6 +253,14 @@ def test_dropout_acts_on_the_change_only_and_in_training_only() -> None:
     assert torch.allclose(mean, model.eval().middle(torch.ones(1, 6)), atol=0.05)
 
 
+def test_dropout_leaves_indices_of_an_embedding_alone() -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Embedding(9, 4)), LoraConfig(r=2, lora_dropout=0.5))
+    fill_randomly(model)
+    x = torch.arange(9)
+    assert close(model.train()(x), model.eval()(x))
+
+
 def test_dropout_on_a_grouped_convolution_keeps_the_bias_once() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(4, 4, 3, groups=2, padding=1, padding_mode="circular")

@@ -110,6 +110,28 @@ def test_a_weight_that_is_read_past_its_layer_is_right_too() -> None:
             assert close(model(x, adapter_names=NAMES), alone(model, x, NAMES))
 
 
+class Asking(nn.Module):
+    """Reads a size of its layer beside calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x) / self.mix.in_features
+
+
+def test_a_size_that_is_read_from_a_layer_is_no_weight_read_past_it() -> None:
+    model = two(nn.Sequential(Asking()), LoraConfig(r=2), LoraConfig(r=1))
+    x = torch.randn(5, 6)
+    expected = alone(model, x, NAMES)
+    model(x, adapter_names=NAMES)
+    sizes = passes(model)
+    assert close(model(x, adapter_names=NAMES), expected)
+    assert sizes == [5]
+
+
 @pytest.mark.parametrize("build", [vit, swin])
 def test_gradients_flow_to_each_adapter_from_its_own_samples(build: object) -> None:
     model = two(build(), LoraConfig(r=2), FloraConfig(r=2))

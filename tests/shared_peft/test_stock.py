@@ -193,6 +193,16 @@ WRONG_IN_STOCK = {
 RIGHT_IN_STOCK = {"linear", "linear without bias", "conv1d", "conv2d", "conv2d 1x1", "conv3d", "embedding"}
 
 
+@pytest.mark.parametrize(("kernel", "right"), [(1, True), (2, False), ((1, 2), False)])
+def test_stock_peft_drops_a_dilation_wherever_it_spreads_a_kernel(kernel: object, right: bool, tmp_path: Path) -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, kernel, dilation=2)), LoraConfig(r=2))
+    if right:
+        model.save_pretrained(tmp_path, stock=True)
+    else:
+        with pytest.raises(AdapterError, match="it drops the dilation"):
+            model.save_pretrained(tmp_path, stock=True)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_layers_that_stock_peft_runs_wrongly_are_refused_by_name_and_the_others_are_not(
     case: Case, tmp_path: Path

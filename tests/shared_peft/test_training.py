@@ -57,6 +57,26 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     assert not torch.equal(results[0], results[2])
 
 
+def test_every_batch_draws_its_own_random_numbers_and_the_same_in_every_run() -> None:
+    def drawn(seed: int) -> list[float]:
+        found: list[float] = []
+
+        def noted(model: nn.Module, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+            found.append(float(torch.rand(())))
+            return objective(model, batch, step)
+
+        train(network(), noted, batches, config(seed=seed, gradient_accumulation=2))
+        return found
+
+    first = drawn(0)
+    assert first == drawn(0)
+    assert len({*first, *drawn(1)}) == 2 * len(first) == 48
+
+
+def test_a_run_without_validation_keeps_no_step_before_the_last() -> None:
+    assert train(network(), objective, batches, config()).kept_step == 0
+
+
 @pytest.mark.parametrize("stop", [1, 5, 11])
 def test_a_resumed_run_ends_in_the_weights_of_the_uninterrupted_one(stop: int, tmp_path: Path) -> None:
     whole = network()
