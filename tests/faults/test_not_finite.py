@@ -114,3 +114,20 @@ def test_a_run_whose_last_checkpoint_is_its_end_tells_the_loss_it_ended_with(tmp
     assert (again.steps, again.done) == (0, 12)
     assert again.loss == first.loss
     assert math.isfinite(again.loss)
+
+
+class Rooted(nn.Module):
+    """Finite values whose derivative by the module's own weight is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.frozen = nn.Parameter(torch.zeros(6)), nn.Parameter(torch.ones(6), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight.sqrt() * self.frozen
+
+
+def test_a_gradient_that_only_a_weight_gets_is_told_by_the_weights_name() -> None:
+    said = r"step 0: the gradient must be finite, got (nan|inf), first in the gradient of 1\.weight\. "
+    with pytest.raises(TrainingError, match=said):
+        train(nn.Sequential(nn.Linear(6, 6), Rooted()), objective, batches, config())

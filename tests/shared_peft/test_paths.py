@@ -341,3 +341,29 @@ def test_a_frozen_a_keeps_only_the_narrow_map() -> None:
     for got, wanted in zip(gradients(model, x, "factored"), expected, strict=True):
         torch.testing.assert_close(got, wanted)
     assert kept_by(model, (x + 0).requires_grad_()) <= 8 * 2 * 64 + 8 * 2 * 2 * 128
+
+
+WORKED_COSTS = [  # weight, factors, positions before and after, and the costs worked out by hand from the model's words
+    ((6, 5), (2, 0), 10, 10, (4_160, 9_020 + 2e7, 2_420 + 2e7)),
+    ((600, 500), (2, 0), 1000, 1000, (338_600_000, 90_200_000 + 2e7, 24_200_000 + 2e7)),
+    ((6, 5, 3, 3), (2, 0), 20, 20, (37_060, 33_640 + 2e7, 33_560 + 2e7)),
+    ((6, 5, 3, 3), (2, 2), 20, 20, (37_060, 24_520 + 2e7, 29_640 + 2e7)),
+    ((6, 5, 1, 1), (2, 0), 20, 20, (4_900, 18_040 + 2e7, 4_920 + 2e7)),
+]
+
+
+@pytest.mark.parametrize(("shape", "ranks", "before", "after", "expected"), WORKED_COSTS)
+def test_costs_are_those_worked_out_by_hand(
+    shape: tuple[int, ...], ranks: tuple[int, int], before: int, after: int, expected: tuple[float, ...]
+) -> None:
+    rank, rank_in = ranks
+    core = torch.zeros(rank, rank_in or shape[1], *shape[2:])
+    factors = Factors(core, torch.zeros(shape[0], rank), torch.zeros(rank_in, shape[1]) if rank_in else None)
+    costs = path_costs(shape, factors, before, after)
+    assert (costs.weight, costs.activation, costs.factored) == expected
+
+
+@pytest.mark.parametrize(("shape", "first"), [((6, 5), 21), ((60, 50), 208)])
+def test_a_linear_layer_adds_products_in_place_until_the_changed_weight_is_cheaper(shape: tuple[int, ...], first: int):
+    # of rank 2, both sizes added s, both multiplied p: 12 s n + 76 p <= 22 s n from n = 7.6 p / s on
+    assert [builds(shape, 2, rows) for rows in (1, first - 1, first, 10 * first)] == [False, False, True, True]

@@ -188,6 +188,18 @@ def test_every_row_is_seen_once_an_epoch() -> None:
     assert epoch_order(3, 8, 0, seed=1).numel() == 3
 
 
+@pytest.mark.parametrize("steps", [2, 5, 37])
+def test_one_cycle_is_that_of_torch(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=steps)
+    cycle = TrainConfig(steps, warmup_steps=1, schedule="onecycle")
+    for step in range(steps):
+        assert learning_rate_factor(step, cycle) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
+
+
 def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     cosine = config(steps=10, warmup_steps=4)
     factors = [learning_rate_factor(step, cosine) for step in range(11)]

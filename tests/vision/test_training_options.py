@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from shared_peft.errors import ConfigError, DataError
-from shared_peft.training.train_config import TrainConfig, learning_rate_factor
 from shared_peft.weights import read_tensors
 from vision.adapt import adapt
 from vision.backbones import build_backbone
@@ -79,18 +78,6 @@ def test_an_adapter_learns_at_the_rate_of_its_layer(name):
         assert inside <= {depth}, parameter
     grouped = decayed_groups(trainee.inner, trainee.body, 1.0, 0.5)
     assert sum(len(group["params"]) for group in grouped) == len(trainee.body) > 0
-
-
-@pytest.mark.parametrize("steps", [2, 5, 37])
-def test_one_cycle_is_that_of_torch(steps):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=steps)
-    config = TrainConfig(steps, warmup_steps=1, schedule="onecycle")
-    for step in range(steps):
-        assert learning_rate_factor(step, config) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
-        optimizer.step()
-        if step < steps - 1:
-            scheduler.step()
 
 
 @pytest.mark.parametrize("name", DEEP[:-1])
