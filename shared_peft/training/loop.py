@@ -35,9 +35,9 @@ class TrainResult:
     steps: int
     loss: float
     seconds: float
-    rows: int = 0
-    kept_step: int = 0
-    done: int = 0
+    rows: int
+    kept_step: int
+    done: int
 
 
 def train(  # noqa: PLR0913  (a run, and all who listen to it)

@@ -163,6 +163,9 @@ def test_files_hold_the_rows_and_the_picture_shows_every_layer(tmp_path) -> None
     assert [label.get_text() for label in heat_map.get_yticklabels()] == ["0"]
     places = sorted(float(x) for x, _ in heat_map.collections[0].get_offsets())
     assert places == pytest.approx([3.5 / 10, 7.5 / 10])
+    assert list(heat_map.get_xticks()) == [0, 0.25, 0.5, 0.75, 1]
+    assert tuple(heat_map.images[0].get_extent()) == (0, 1, 0.5, -0.5)
+    assert bars.get_xlim() == (0, 100)
     assert [patch.get_width() for patch in bars.patches] == pytest.approx([100.0, 0.0], abs=1e-3)
     assert (tmp_path / "out" / "tsd.png").read_bytes().startswith(b"\x89PNG")
 

@@ -57,6 +57,7 @@ def test_configurations_survive_json(config: Options) -> None:
         ({"kind": "c"}, r"Options\.kind: must be one of 'a', 'b', got 'c'"),
         ({"fast": 1}, r"Options\.fast: must be bool, got 1 \(int\)"),
         ({"inner": {"rate": "x"}}, r"Options\.inner\.rate: must be float"),
+        ({"inner": {"rate": 10**400}}, r"Options\.inner\.rate: must be a number that float can hold.*1329 bits"),
         ({"inner": 3}, r"Options\.inner: must be an object"),
         ({"table": {"k": None}}, r"Options\.table\.k: must be float, got None"),
         ({"ranks": True}, r"Options\.ranks: must be int or"),

@@ -83,3 +83,17 @@ def test_a_batch_of_a_trillion_rows_costs_what_one_of_a_thousand_costs():
 
     assert seconds(10**12) < 3 * seconds(10**3) + 1e-3
     assert int(epoch_order(10**12, 128, 10**9, 5).max()) < 10**12
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [
+        (0, [7, 6, 0, 2, 9, 8, 5, 4, 1, 3]),
+        (7, [0, 1, 7, 9, 8, 6, 3, 5, 2, 4]),
+        (-1, [0, 9, 8, 4, 5, 6, 2, 3, 7, 1]),
+        (2**63 + 7, [1, 8, 9, 3, 0, 7, 4, 6, 5, 2]),
+        (2**64 + 7, [0, 1, 7, 9, 8, 6, 3, 5, 2, 4]),
+    ],
+)
+def test_a_run_begun_by_an_earlier_version_goes_on_in_its_order(key, order):
+    assert whole(10, key).tolist() == order
