@@ -303,6 +303,8 @@ def test_a_stored_adapter_goes_on_where_it_stopped(tmp_path) -> None:
         ({"budget_parameters": 0}, r"AdaLoraConfig\.budget_parameters: must be at least 1"),
         ({"deltaT": 0}, r"AdaLoraConfig\.deltaT"),
         ({"total_step": 300}, r"tinit \+ tfinal must be below total_step, got 100, 200, 300\. Set total_step to"),
+        ({"beta1": -0.5}, r"AdaLoraConfig\.beta1: must be in \(0, 1\), got -0\.5"),
+        ({"beta2": 0.0}, r"AdaLoraConfig\.beta2: must be in \(0, 1\), got 0\.0"),
         ({"beta1": 1.0}, r"AdaLoraConfig\.beta1: must be in \(0, 1\), got 1\.0"),
         ({"mpc": "o"}, r"AdaLoraConfig\.mpc: must be 'none'.*Use orth_reg_weight"),
     ],

@@ -253,6 +253,12 @@ def test_dropout_acts_on_the_change_only_and_in_training_only() -> None:
     assert torch.allclose(mean, model.eval().middle(torch.ones(1, 6)), atol=0.05)
 
 
+def test_an_argument_a_layer_does_not_know_is_refused_as_without_an_adapter() -> None:
+    layer = get_peft_model(nn.Sequential(nn.Linear(3, 2)), LoraConfig(r=1)).base_model[0]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'scale'"):
+        layer(torch.zeros(1, 3), scale=2.0)
+
+
 def test_dropout_leaves_indices_of_an_embedding_alone() -> None:
     torch.manual_seed(0)
     model = get_peft_model(nn.Sequential(nn.Embedding(9, 4)), LoraConfig(r=2, lora_dropout=0.5))
