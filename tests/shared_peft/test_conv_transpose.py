@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared_peft import AdapterConfig, FloraConfig, LoraConfig, MpcNConfig, get_peft_model
+from shared_peft import LAYER_KINDS, AdapterConfig, FloraConfig, LoraConfig, MpcNConfig, get_peft_model
 from shared_peft.errors import TargetError
+from shared_peft.factors import Factors
 from shared_peft.inject import adapter_layers
 from shared_peft.layer_kind import WeightSlot
 from tests.shared_peft.cases import close, fill_randomly
@@ -129,3 +130,12 @@ def test_a_change_that_needs_the_input_alone_refuses_a_requested_size(config: Ad
         TargetError, match=r"^up: with dropout.* called with its input alone, got 1 arguments, output_size"
     ):
         model.up(torch.randn(2, 4, 3, 3), output_size=[11, 10])
+
+
+@pytest.mark.parametrize(("rank_in", "expected"), [(0, (55_620, 82_800)), (2, (55_620, 56_400))])
+def test_costs_are_those_worked_out_by_hand(rank_in: int, expected: tuple[int, int]) -> None:
+    layer, x = nn.ConvTranspose2d(5, 6, 3, stride=2), torch.zeros(2, 5, 10, 10)  # 200 positions, 270 weights
+    in_factor = torch.zeros(rank_in, 5) if rank_in else None
+    factors = Factors(torch.zeros(2, rank_in or 5, 3, 3), torch.zeros(6, 2), in_factor)
+    costs = LAYER_KINDS.get("conv_transpose").training_costs(layer, x, factors)
+    assert (costs.weight, costs.activation) == expected

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from shared_peft import LoraConfig, LoraTsdConfig, PeftModel, get_peft_model
+from shared_peft.adapter_files import read_values
 from shared_peft.errors import CheckpointError, ConfigError, SagaPeftError, UnknownNameError
 from shared_peft.weights import load_checked, read_tensors, strip_prefixes, write_tensors
 from tests.shared_peft.cases import fill_randomly
@@ -198,3 +199,13 @@ def test_modules_trained_in_full_inside_each_other_are_stored_once_and_read_back
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(tree(), tmp_path)
     assert torch.equal(again.base_model["fc"].current.fc.weight, model.base_model["fc"].current.fc.weight)
+
+
+@pytest.mark.parametrize("bytes_over", [0, 1])
+def test_a_configuration_is_read_up_to_4_mib(bytes_over: int, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(b"{}".ljust((4 << 20) + bytes_over))
+    if bytes_over:
+        with pytest.raises(ConfigError, match="must be at most 4 MiB, got 4194305 bytes"):
+            read_values(tmp_path)
+    else:
+        assert read_values(tmp_path) == {}

@@ -73,6 +73,15 @@ def test_every_batch_draws_its_own_random_numbers_and_the_same_in_every_run() ->
     assert len({*first, *drawn(1)}) == 2 * len(first) == 48
 
 
+def test_the_learning_rate_that_is_told_is_the_first_groups(tmp_path: Path) -> None:
+    model, folder = network(), folder_at(tmp_path / "run")
+    first, second = [*model[0].parameters()], [*model[3].parameters()]
+    groups = [{"params": first, "lr": 1e-2}, {"params": second, "lr": 1e-3}]
+    constant = config(schedule="constant", warmup_steps=1)
+    train(model, objective, batches, constant, folder=folder, parameters=groups)
+    assert {line["lr"] for line in folder.read_log()} == {1e-2}
+
+
 def test_a_run_without_validation_keeps_no_step_before_the_last() -> None:
     assert train(network(), objective, batches, config()).kept_step == 0
 
