@@ -163,6 +163,10 @@ def test_files_hold_the_rows_and_the_picture_shows_every_layer(tmp_path) -> None
     assert [label.get_text() for label in heat_map.get_yticklabels()] == ["0"]
     places = sorted(float(x) for x, _ in heat_map.collections[0].get_offsets())
     assert places == pytest.approx([3.5 / 10, 7.5 / 10])
+    rates = dict(zip(rows[0].sigma, rows[0].change_rates, strict=True))
+    largest_first = [rates[sigma] for sigma in sorted(rates, reverse=True)]
+    drawn = heat_map.images[0].get_array()[0].tolist()
+    assert drawn == pytest.approx([max(rate, min(drawn)) for rate in largest_first], rel=1e-5)
     assert list(heat_map.get_xticks()) == [0, 0.25, 0.5, 0.75, 1]
     assert tuple(heat_map.images[0].get_extent()) == (0, 1, 0.5, -0.5)
     assert bars.get_xlim() == (0, 100)

@@ -1,9 +1,11 @@
 """The one training loop: deterministic, resumable after a kill, and clear when it cannot go on."""
 
 import io
+import json
 import math
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import time
@@ -232,6 +234,11 @@ def test_a_folder_with_a_run_is_not_overwritten_and_resumes_only_the_same_config
         folder_at(tmp_path / "other")
     with pytest.raises(RunError, match=r"must be a run folder with config\.json"):
         RunFolder(tmp_path).describe()
+
+
+def test_a_run_says_which_packages_made_it(tmp_path: Path) -> None:
+    versions = json.loads((folder_at(tmp_path / "run").path / "config.json").read_text())["versions"]
+    assert (versions["torch"], versions["python"]) == (torch.__version__, platform.python_version())
 
 
 def test_what_a_kill_left_of_the_first_file_does_not_take_the_folder(tmp_path: Path) -> None:
