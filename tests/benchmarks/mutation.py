@@ -17,11 +17,14 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from threading import Lock
 
+from shared_peft.atomic import write_json
 from tests.benchmarks.mutation_sites import Mutant, sites
-from tests.benchmarks.mutation_tests import BROKEN, KILLED, NOT_RUN, SURVIVED, TIMED_OUT, observe, verdict
+from tests.benchmarks.mutation_tests import BROKEN, KILLED, NOT_RUN, SURVIVED, TIMED_OUT, Observed, observe, verdict
 
 PACKAGES = ["shared_peft", "imu_saga/masking"]
 TESTS = [
@@ -52,34 +55,68 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     source = _tracked(out / "source")
     trees = [_fresh(source, out / f"tree{worker}") for worker in range(options.workers)]
-    observed = observe(source, options.packages, options.tests, out / "observed.json")
+    judge = Judge(source, observe(source, options.packages, options.tests, out / "observed.json"), options.seconds)
     drawn = draw(source, options.packages, options.sample, options.seed)
-    for mutant in drawn[:3]:
-        sound, tests = (source / mutant.file).read_text("utf-8"), observed.of(mutant.file, mutant.line, 10)
-        if verdict(trees[0], mutant.file, sound, tests, 600) not in (SURVIVED, NOT_RUN):
-            sys.exit(f"The tests of {mutant.name} must pass on the unchanged file")
-    kept = out / "verdicts.json"
+    judge.check_unchanged(drawn[:3], trees[0])
+    verdicts = judge_all(judge, drawn, trees, out / "verdicts.json")
+    report(source, drawn, verdicts)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Has the tests of a line decide on a mutant.
+
+    Args:
+        source: the unchanged tree.
+        observed: which tests run which line.
+        seconds: of tests for one mutant.
+    """
+
+    source: Path
+    observed: Observed
+    seconds: float
+
+    def check_unchanged(self, mutants: list[Mutant], tree: Path) -> None:
+        """End the program where tests fail on files that nobody changed."""
+        for mutant in mutants:
+            tests = self.observed.of(mutant.file, mutant.line, self.seconds / 3)
+            if verdict(tree, mutant.file, self._sound(mutant), tests, 20 * self.seconds) not in (SURVIVED, NOT_RUN):
+                sys.exit(f"The tests of {mutant.name} must pass on the unchanged file")
+
+    def verdict(self, mutant: Mutant, tree: Path) -> str:
+        """Return what became of a mutant; it counts as hanging or broken only where the unchanged file is neither."""
+        tests, limit = self.observed.of(mutant.file, mutant.line, self.seconds), 3 * self.seconds + 60
+        found = verdict(tree, mutant.file, mutant.source(self.source), tests, limit)
+        if found not in (TIMED_OUT, BROKEN):
+            return found
+        if verdict(tree, mutant.file, self._sound(mutant), tests, limit) != SURVIVED:
+            return SURVIVED
+        return KILLED if found == BROKEN else TIMED_OUT
+
+    def _sound(self, mutant: Mutant) -> str:
+        return (self.source / mutant.file).read_text("utf-8")
+
+
+def judge_all(judge: Judge, drawn: list[Mutant], trees: list[Path], kept: Path) -> dict[str, str]:
+    """Return every mutant's verdict by name, those in ``kept`` taken from there; a tree serves one mutant at a time."""
     verdicts: dict[str, str] = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
     free: Queue[Path] = Queue()
     for tree in trees:
         free.put(tree)
+    writing = Lock()
 
-    def judge(mutant: Mutant) -> None:
+    def decide(mutant: Mutant) -> None:
         tree, start = free.get(), time.monotonic()
-        tests = observed.of(mutant.file, mutant.line, options.seconds)
-        sound, limit = (source / mutant.file).read_text("utf-8"), 3 * options.seconds + 60
-        found = verdict(tree, mutant.file, mutant.source(source), tests, limit)
-        if found in (TIMED_OUT, BROKEN):  # only where it is not the tests that take long or break
-            alone = verdict(tree, mutant.file, sound, tests, limit)
-            found = SURVIVED if alone != SURVIVED else KILLED if found == BROKEN else TIMED_OUT
+        found = judge.verdict(mutant, tree)
         free.put(tree)
-        verdicts[mutant.name] = found
-        kept.write_text(json.dumps(verdicts, indent=1), "utf-8")
-        print(len(verdicts), found, mutant.name, f"{time.monotonic() - start:.0f} s", flush=True)
+        with writing:
+            verdicts[mutant.name] = found
+            write_json(kept, verdicts)
+            print(len(verdicts), found, mutant.name, f"{time.monotonic() - start:.0f} s", flush=True)
 
-    with ThreadPoolExecutor(options.workers) as pool:
-        list(pool.map(judge, [mutant for mutant in drawn if mutant.name not in verdicts]))
-    report(source, drawn, verdicts)
+    with ThreadPoolExecutor(len(trees)) as pool:
+        list(pool.map(decide, [mutant for mutant in drawn if mutant.name not in verdicts]))
+    return verdicts
 
 
 def draw(root: Path, packages: list[str], count: int, seed: int) -> list[Mutant]:
