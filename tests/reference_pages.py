@@ -28,6 +28,7 @@ LIBRARY = {
     "imu_saga.recording": "recordings in SI units",
     "imu_saga.synthetic": "generated people",
     "imu_saga.encoder": "motion encoders",
+    "imu_saga.input_spec": "what an encoder is fed",
     "imu_saga.pretrain": "Saga pre-training",
     "imu_saga.finetune": "few-label fine-tuning",
     "imu_saga.predict": "answers for a file",
